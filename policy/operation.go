@@ -86,6 +86,8 @@ type Operation struct {
 	Notes    string `json:"notes"`
 	// SASLinks says that the answer holds signed download links.
 	SASLinks bool `json:"sas_links"`
+
+	number int // the place in its catalog
 }
 
 // Documented returns the 117 operations of Defender for Endpoint and Defender

@@ -1,0 +1,117 @@
+package regions
+
+// Name is the short name of a region, such as eu. The zero value is no region.
+type Name string
+
+// The regions of Microsoft's commercial cloud. aea appears on the newest pages
+// only. A service with one endpoint for the whole world has the region Global.
+const (
+	US     Name = "us"
+	EU     Name = "eu"
+	UK     Name = "uk"
+	AU     Name = "au"
+	SWA    Name = "swa"
+	INA    Name = "ina"
+	AEA    Name = "aea"
+	Global Name = "global"
+)
+
+// Service names an API with endpoints and an audience of its own: mde, xdr or
+// graph, the words of the catalog in package policy.
+type Service string
+
+// Cloud is where one of Microsoft's clouds, or a laboratory, is to be found.
+type Cloud struct {
+	// Name is what tenants call it in the configuration.
+	Name string
+	// Authority is the base URL of Entra ID, without a trailing slash.
+	Authority string
+	// Endpoints are base URLs without a path, by service and region. A service
+	// that is missing cannot be reached in this cloud.
+	Endpoints map[Service]map[Name]string
+	// Audiences are the resource URIs that tokens are asked for, by service.
+	// The audience goes with the service, never with the host.
+	Audiences map[Service]string
+	// BlobHosts are the hosts that download links may name; a leading "*."
+	// stands for one or more labels.
+	BlobHosts []string
+}
+
+var commercialRegions = []Name{US, EU, UK, AU, SWA, INA, AEA}
+
+// Clouds returns the clouds that are built in. The value is the caller's.
+//
+// The regional hosts are from "Supported Microsoft Defender for Endpoint APIs"
+// and its sibling for Defender XDR, the government hosts from "Microsoft
+// Defender for Endpoint for US Government customers"
+// (learn.microsoft.com/defender-endpoint, stored copies read 2026-11).
+// Government audiences are stated on no page: the API host itself is INFERRED
+// from a tool of Microsoft's and can be overridden under clouds: in the
+// configuration.
+func Clouds() []Cloud {
+	regional := func() map[Name]string {
+		m := make(map[Name]string, len(commercialRegions))
+		for _, n := range commercialRegions {
+			m[n] = "https://" + string(n) + ".api.security.microsoft.com"
+		}
+		return m
+	}
+	one := func(u string) map[Name]string { return map[Name]string{Global: u} }
+	blobs := []string{"*.blob.core.windows.net", "*.securitycenter.windows.com"}
+	usBlobs := []string{"*.blob.core.usgovcloudapi.net"}
+
+	return []Cloud{
+		{
+			Name:      "commercial",
+			Authority: "https://login.microsoftonline.com",
+			Endpoints: map[Service]map[Name]string{
+				"mde":   regional(),
+				"xdr":   regional(),
+				"graph": one("https://graph.microsoft.com"),
+			},
+			Audiences: map[Service]string{
+				"mde":   "https://api.securitycenter.microsoft.com",
+				"xdr":   "https://api.security.microsoft.com",
+				"graph": "https://graph.microsoft.com",
+			},
+			BlobHosts: blobs,
+		},
+		{
+			Name:      "gcc",
+			Authority: "https://login.microsoftonline.com",
+			Endpoints: map[Service]map[Name]string{
+				"mde":   one("https://api-gcc.securitycenter.microsoft.us"),
+				"xdr":   one("https://api-gcc.security.microsoft.us"),
+				"graph": one("https://graph.microsoft.com"),
+			},
+			Audiences: map[Service]string{
+				"mde":   "https://api-gcc.securitycenter.microsoft.us", // INFERRED
+				"xdr":   "https://api-gcc.security.microsoft.us",       // INFERRED
+				"graph": "https://graph.microsoft.com",
+			},
+			BlobHosts: append(blobs, usBlobs...),
+		},
+		government("gcc-high", "https://graph.microsoft.us", usBlobs),
+		government("dod", "https://dod-graph.microsoft.us", usBlobs),
+	}
+}
+
+// government describes GCC High and DoD, which share all but Graph.
+func government(name, graph string, blobs []string) Cloud {
+	one := func(u string) map[Name]string { return map[Name]string{Global: u} }
+	return Cloud{
+		Name:      name,
+		Authority: "https://login.microsoftonline.us",
+		Endpoints: map[Service]map[Name]string{
+			"mde":   one("https://api-gov.securitycenter.microsoft.us"),
+			"xdr":   one("https://api-gov.security.microsoft.us"),
+			"graph": one(graph),
+		},
+		Audiences: map[Service]string{
+			"mde":   "https://api-gov.securitycenter.microsoft.us", // INFERRED
+			"xdr":   "https://api-gov.security.microsoft.us",       // INFERRED
+			"graph": graph,
+		},
+		BlobHosts: blobs,
+	}
+}

@@ -1,0 +1,151 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestARecordIsOneLineOfJSON(t *testing.T) {
+	var b bytes.Buffer
+	full := Record{
+		Event: Request, Time: time.Date(2026, 11, 21, 1, 2, 3, 4e6, time.FixedZone("CET", 3600)), ID: "id-1",
+		Listener: "127.0.0.1:8080", Client: "local", Address: netip.MustParseAddr("127.0.0.1"), Method: "GET",
+		Path: "/api/alerts", Tenant: "contoso", Operation: "alerts.list", Class: "read", Decision: "allowed",
+		Rule: "read", Code: "X", Reason: "a \"quoted\"\nreason", Region: "eu", Attempts: 2, Status: 200, BytesIn: 1,
+		BytesOut: 2, FirstByte: 1500 * time.Microsecond, Duration: 2 * time.Millisecond, TokenUTI: "u", UserAgent: "curl",
+	}
+	if err := New(&b).Write(&full); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(b.String(), "\n") != 1 {
+		t.Fatalf("not one line: %q", b.String())
+	}
+	var got map[string]any
+	if err := json.Unmarshal(b.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]any{
+		"time": "2026-11-21T00:02:03.004Z", "event": "request", "reason": "a \"quoted\"\nreason",
+		"attempts": 2.0, "status": 200.0, "first_byte_ms": 1.5, "address": "127.0.0.1",
+	} {
+		if got[key] != want {
+			t.Errorf("%s is %v, want %v", key, got[key], want)
+		}
+	}
+	if n := reflect.TypeFor[Record]().NumField(); len(got) != n {
+		t.Errorf("the line has %d members for the %d fields of a full Record: %s", len(got), n, b.String())
+	}
+}
+
+func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
+	var b bytes.Buffer
+	if err := New(&b).Write(&Record{Event: Intent, ID: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"tenant", "status", "address", "duration_ms", "token_uti"} {
+		if strings.Contains(b.String(), `"`+key+`"`) {
+			t.Errorf("%s is in %s", key, b.String())
+		}
+	}
+}
+
+type brokenWriter struct{ n int }
+
+func (w brokenWriter) Write(p []byte) (int, error) {
+	if w.n < 0 {
+		return 0, errors.New("no space left on device")
+	}
+	return w.n, nil
+}
+
+func TestAFailedWriteIsTold(t *testing.T) {
+	if err := New(brokenWriter{-1}).Write(&Record{}); err == nil || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("got %v, want the writer's error", err)
+	}
+	if err := New(brokenWriter{3}).Write(&Record{}); !errors.Is(err, io.ErrShortWrite) {
+		t.Errorf("got %v, want io.ErrShortWrite", err)
+	}
+}
+
+func TestLinesStayWholeUnderConcurrency(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	log, err := Open(path, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100 {
+				if err := log.Write(&Record{Event: Request, ID: "i", Path: strings.Repeat("x", 300)}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Split(strings.TrimSpace(string(data)), "\n")
+	for _, line := range all {
+		if !json.Valid([]byte(line)) {
+			t.Fatalf("not JSON: %q", line)
+		}
+	}
+	if len(all) != 800 {
+		t.Errorf("%d lines, want 800", len(all))
+	}
+}
+
+func TestOpen(t *testing.T) {
+	var out, errs bytes.Buffer
+	for name, w := range map[string]*bytes.Buffer{"stdout": &out, "stderr": &errs} {
+		log, err := Open(name, &out, &errs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := log.Write(&Record{ID: name}); err != nil || !strings.Contains(w.String(), name) {
+			t.Errorf("%s got %q, %v", name, w, err)
+		}
+	}
+	if _, err := Open(filepath.Join(t.TempDir(), "no", "such", "folder"), nil, nil); err == nil {
+		t.Error("a file in a folder that does not exist opens")
+	}
+	path := filepath.Join(t.TempDir(), "audit.log")
+	log, err := Open(path, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm()&0o077 != 0 {
+		t.Errorf("the file has mode %v, %v; nobody else should read it", info.Mode(), err)
+	}
+}
+
+func BenchmarkWrite(b *testing.B) {
+	log := New(io.Discard)
+	r := Record{Event: Request, Time: time.Now(), ID: "0198c7d0-0000-7000-8000-000000000000", Listener: "127.0.0.1:8080", Client: "local",
+		Address: netip.MustParseAddr("127.0.0.1"), Method: "GET", Path: "/api/alerts", Tenant: "contoso", Operation: "alerts.list",
+		Class: "read", Decision: "allowed", Rule: "read", Region: "eu", Attempts: 1, Status: 200, BytesOut: 1024, Duration: time.Millisecond}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := log.Write(&r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,5 +1,11 @@
 package regions
 
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
 // Name is the short name of a region, such as eu. The zero value is no region.
 type Name string
 
@@ -35,6 +41,38 @@ type Cloud struct {
 	// BlobHosts are the hosts that download links may name; a leading "*."
 	// stands for one or more labels.
 	BlobHosts []string
+}
+
+// Regions returns the regions in which the service has an endpoint: those named
+// above in that order, then others by name. It is empty when the cloud doesn't
+// have the service. The slice is the caller's.
+func (c Cloud) Regions(s Service) []Name {
+	return slices.SortedFunc(maps.Keys(c.Endpoints[s]), compareNames)
+}
+
+// has reports whether any service of the cloud has an endpoint in the region.
+func (c Cloud) has(n Name) bool {
+	for _, urls := range c.Endpoints {
+		if _, ok := urls[n]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// compareNames orders the regions of Microsoft's clouds as they are listed
+// above, and others after them by name.
+func compareNames(a, b Name) int {
+	rank := func(n Name) int {
+		if n == Global {
+			return len(commercialRegions)
+		}
+		if i := slices.Index(commercialRegions, n); i >= 0 {
+			return i
+		}
+		return len(commercialRegions) + 1
+	}
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
 }
 
 var commercialRegions = []Name{US, EU, UK, AU, SWA, INA, AEA}

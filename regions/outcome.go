@@ -1,0 +1,56 @@
+package regions
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// maxFailureText bounds the text of a failure that is kept, in bytes.
+const maxFailureText = 200
+
+// Outcome is how a request to an endpoint ended, as far as that tells about the
+// endpoint's health. The zero value tells nothing. A request that its caller
+// gave up tells nothing either: there is no Outcome for it.
+type Outcome struct {
+	told    bool
+	failure string
+}
+
+// Answered is a request that got an answer with the HTTP status. 502, 503 and
+// 504 are ill health; every other answer, 429 among them, is a sign of life.
+func Answered(status int) Outcome {
+	switch status {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return Outcome{told: true, failure: fmt.Sprintf("answered %d %s", status, http.StatusText(status))}
+	}
+	return Outcome{told: true}
+}
+
+// ConnectFailed is a request for which no connection could be had: name lookup,
+// dial, egress proxy or TLS.
+func ConnectFailed(err error) Outcome { return failed("no connection", err) }
+
+// TimedOut is a request that was not answered within the time of one attempt.
+func TimedOut(err error) Outcome { return failed("no answer in time", err) }
+
+// Broken is a request whose connection ended before the answer began.
+func Broken(err error) Outcome { return failed("connection lost", err) }
+
+// failed keeps the text of err without the URL of the request, which
+// *url.Error carries and whose query is the caller's business.
+func failed(what string, err error) Outcome {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
+	}
+	if err != nil {
+		text := strings.ToValidUTF8(err.Error(), "?")
+		if len(text) > maxFailureText {
+			text = strings.ToValidUTF8(text[:maxFailureText], "") + "…"
+		}
+		what += ": " + text
+	}
+	return Outcome{told: true, failure: what}
+}

@@ -123,23 +123,28 @@ func plainTemplate(path string) string {
 	return strings.TrimSuffix(b.String(), "/")
 }
 
-// glob matches s against a pattern in which * stands for any characters.
+// glob matches s against a pattern in which * stands for any characters, in
+// time linear in their lengths multiplied: each star takes as little as it can,
+// and only the last one is ever asked for more.
 func glob(pattern, s string) bool {
-	first, rest, star := strings.Cut(pattern, "*")
-	if !star {
-		return pattern == s
-	}
-	if !strings.HasPrefix(s, first) {
-		return false
-	}
-	for s = s[len(first):]; ; s = s[1:] {
-		if glob(rest, s) {
-			return true
-		}
-		if s == "" {
+	star, taken := -1, 0 // the last star's place, and how far it has taken s
+	p, i := 0, 0
+	for i < len(s) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, taken = p, i
+			p++
+		case p < len(pattern) && pattern[p] == s[i]:
+			p++
+			i++
+		case star >= 0:
+			taken++
+			p, i = star+1, taken
+		default:
 			return false
 		}
 	}
+	return strings.Trim(pattern[p:], "*") == ""
 }
 
 // Rule tells which entry decides about an operation of g's catalog. An
@@ -203,7 +208,8 @@ func (p *Permits) Held() []Permission {
 // Delegated reports whether the token is a user's.
 func (p *Permits) Delegated() bool { return p != nil && p.delegated }
 
-func (p *Permits) permits(op *Operation) bool {
+// Permits reports whether the token permits an operation of its catalog.
+func (p *Permits) Permits(op *Operation) bool {
 	return p != nil && op != nil && op.number < len(p.permitted) && p.catalog.rows[op.number] == op && p.permitted[op.number]
 }
 
@@ -260,7 +266,7 @@ func (p *Policy) Decide(op *Operation, g *Grants, t *Permits) Decision {
 	d := p.Granted(op, g)
 	switch {
 	case d.Verdict == NotGranted:
-	case t.permits(op):
+	case t.Permits(op):
 		d.Verdict = Allowed
 	case p.Report && t != nil:
 		d.Verdict = Reported

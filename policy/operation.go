@@ -168,3 +168,17 @@ func fold(s string) string {
 		return r
 	}, s)
 }
+
+// Application is the name of the Entra application on which the service's
+// permissions are granted, as the pages about each API's permissions print it.
+func (s Service) Application() string {
+	switch s {
+	case ServiceMDE:
+		return "WindowsDefenderATP"
+	case ServiceXDR:
+		return "Microsoft Threat Protection"
+	case ServiceGraph:
+		return "Microsoft Graph"
+	}
+	return string(s)
+}

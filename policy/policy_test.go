@@ -287,6 +287,22 @@ func TestAGrantThatNamesNothingIsAnError(t *testing.T) {
 	}
 }
 
+func TestGlob(t *testing.T) {
+	for _, c := range []struct {
+		pattern, s string
+		want       bool
+	}{
+		{"*", "", true}, {"*", "abc", true}, {"a*", "abc", true}, {"*c", "abc", true}, {"a*c", "abc", true}, {"a*c", "ac", true},
+		{"**b**", "abc", true}, {"a*b*c", "axbxbxc", true}, {"abc", "abc", true}, {"", "", true},
+		{"a*", "ba", false}, {"*c", "cb", false}, {"a*c", "a", false}, {"abc", "abcd", false}, {"", "a", false}, {"a*b*c", "acb", false},
+		{strings.Repeat("*a", 40) + "b", strings.Repeat("a", 5000), false}, // must end
+	} {
+		if got := glob(c.pattern, c.s); got != c.want {
+			t.Errorf("glob(%.20q, %.20q) = %v, want %v", c.pattern, c.s, got, c.want)
+		}
+	}
+}
+
 func TestAdditions(t *testing.T) {
 	c := catalog(t,
 		Operation{ID: "lab.list", Service: ServiceMDE, Method: "GET", Path: "/api/lab", Class: ClassRead, Application: []Permission{"Lab.Read"}},

@@ -1,0 +1,413 @@
+package config
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"defender-proxy/internal/tenant"
+	"defender-proxy/policy"
+	"defender-proxy/regions"
+)
+
+// Config is a whole configuration, validated. It is not changed once Load or
+// Parse has returned it and may be read concurrently. The zero value is no
+// configuration: it has no tenant and no listener.
+//
+// The tags are the specification of the file. yaml is the key, or json where a
+// type is read from JSON elsewhere; default, min and max are in the words of
+// the file; oneof lists the allowed values; kind says how text is to be read
+// where the Go type does not tell; required says what to write when the key is
+// missing.
+type Config struct {
+	// Where callers connect. Default: one listener on 127.0.0.1:8080.
+	Listeners []Listener `yaml:"listeners"`
+
+	// The second listener, for the operator: health, metrics, regions. Never
+	// reachable through the listeners above.
+	Admin Admin `yaml:"admin"`
+
+	// Who is calling: the first group whose addresses contain the caller's.
+	// Default: when no group is written down and every listener is on loopback,
+	// one group called local, from 127.0.0.0/8 and ::1/128, with read and hunt.
+	Clients []ClientGroup `yaml:"clients"`
+
+	// Whose data may be asked for. At least one.
+	Tenants []Tenant `yaml:"tenants" required:"at least one tenant with name, id and credential"`
+
+	// Request headers to let through to Microsoft beyond the fixed list. Default
+	// none. Headers that carry credentials, framing, routing or another method
+	// are refused.
+	ForwardHeaders []string `yaml:"forward_headers"`
+
+	// What holds for all client groups.
+	Policy Policy `yaml:"policy"`
+
+	// How the nearest region is found. For each attempt.
+	Regions Regions `yaml:"regions"`
+
+	// How every outbound call leaves this machine.
+	Egress Egress `yaml:"egress"`
+
+	// Budgets for the documented limits of Microsoft's APIs.
+	Quota Quota `yaml:"quota"`
+
+	// Download links.
+	Relay Relay `yaml:"relay"`
+
+	// Answers kept for a while.
+	Cache Cache `yaml:"cache"`
+
+	// The record of every request.
+	Audit Audit `yaml:"audit"`
+
+	// What callers may use up.
+	Limits Limits `yaml:"limits"`
+
+	// Where budgets, cache and sealed links are kept. Default memory: in this
+	// process.
+	Store string `yaml:"store" default:"memory" oneof:"memory"`
+
+	// Clouds of your own: a laboratory, a simulator, a cloud that is new. One
+	// that has the name of a built-in cloud replaces it. Default none.
+	Clouds []Cloud `yaml:"clouds"`
+
+	// Warnings are what is allowed but unwise, sorted by position.
+	Warnings Faults `yaml:"-"`
+}
+
+// Listener is one address that callers connect to.
+type Listener struct {
+	// The address and port to listen on; port 0 takes a free one. On an address
+	// other than loopback, clients must be named.
+	Address string `yaml:"address" required:"an address and port such as 127.0.0.1:8080"`
+
+	// The tenant of requests that name none with /t/NAME. Default none, or the
+	// only tenant there is.
+	Tenant string `yaml:"tenant"`
+
+	// Names and addresses that requests may carry as Host, with or without a
+	// port, beside the address itself. Default none. A loopback listener accepts
+	// loopback names too.
+	Hosts []string `yaml:"hosts"`
+
+	// The client groups that may use the listener. Default all.
+	Clients []string `yaml:"clients"`
+
+	// The base of links in answers. Default: the scheme and the accepted Host of
+	// the request.
+	PublicURL string `yaml:"public_url" kind:"base"`
+
+	// The certificate to serve with. Default none: plain HTTP.
+	TLS *TLS `yaml:"tls"`
+}
+
+// Loopback reports whether only this machine can connect to the listener.
+func (l Listener) Loopback() bool { return loopback(l.Address) }
+
+// TLS is a certificate with its key.
+type TLS struct {
+	// The certificate chain, a PEM file.
+	CertFile string `yaml:"cert_file" kind:"path" required:"a PEM file"`
+
+	// The key of the certificate, a PEM file that others cannot read.
+	KeyFile string `yaml:"key_file" kind:"path" required:"a PEM file"`
+}
+
+// Admin is the operator's listener.
+type Admin struct {
+	// The address and port of the operator's listener. Default 127.0.0.1:8081.
+	// On an address other than loopback, clients must be named.
+	Address string `yaml:"address" default:"127.0.0.1:8081"`
+
+	// The client groups that may use the operator's listener. Default: whoever
+	// can reach it on loopback.
+	Clients []string `yaml:"clients"`
+}
+
+// Loopback reports whether only this machine can connect to the listener.
+func (a Admin) Loopback() bool { return loopback(a.Address) }
+
+// ClientGroup is a set of callers with the same grants.
+type ClientGroup struct {
+	// What listeners and the audit record call the group: a-z, 0-9 and hyphens.
+	Name string `yaml:"name" required:"a name such as soc"`
+
+	// The addresses of its callers: prefixes or single addresses. IPv6 within
+	// [ ] needs quotes.
+	From []netip.Prefix `yaml:"from" required:"the addresses of the group's callers, such as [10.1.2.0/24]"`
+
+	// The tenants that the group may ask for. Default all.
+	Tenants []string `yaml:"tenants"`
+
+	// What the group may do: classes (read, hunt, download, triage, manage,
+	// respond), operation ids (machines.*), or the method and path of a row of
+	// the catalog ("GET /api/machines/{id}"). Default read and hunt; an empty
+	// list grants nothing.
+	Allow []string `yaml:"allow"`
+
+	// What the group may not do, in the same words. Default none. Deny wins over
+	// allow.
+	Deny []string `yaml:"deny"`
+}
+
+// Tenant is one Entra directory and the application that the proxy is in it.
+type Tenant struct {
+	// What paths (/t/NAME), groups and the audit record call the tenant: a-z,
+	// 0-9 and hyphens.
+	Name string `yaml:"name" required:"a name such as contoso"`
+
+	// The directory's id, a GUID.
+	ID tenant.ID `yaml:"id" required:"the GUID of the directory"`
+
+	// The cloud that the directory lives in: commercial, gcc, gcc-high, dod, or
+	// one from clouds. Default commercial.
+	Cloud string `yaml:"cloud" default:"commercial"`
+
+	// How the proxy proves to Entra ID who it is.
+	Credential Credential `yaml:"credential" required:"client_id and client_secret"`
+
+	// Where the tenant's requests may go.
+	Regions TenantRegions `yaml:"regions"`
+
+	// Which API answers the old hunting calls. Default legacy: the one they name.
+	Hunting string `yaml:"hunting" default:"legacy" oneof:"legacy"`
+}
+
+// Credential is an application of Entra ID and its proof.
+type Credential struct {
+	// The application's id, a GUID.
+	ClientID string `yaml:"client_id" kind:"guid" required:"the GUID of the application"`
+
+	// The application's secret: the name of an environment variable, or a file.
+	// Never the secret itself.
+	ClientSecret Secret `yaml:"client_secret"`
+
+	// The token endpoint's version: v1 sends resource=, v2 sends scope=. Default
+	// v2.
+	TokenVersion TokenVersion `yaml:"token_version" default:"v2" oneof:"v1 v2"`
+}
+
+// TokenVersion is the version of Entra's token endpoint.
+type TokenVersion string
+
+// The versions of Entra's token endpoint.
+const (
+	TokenV1 TokenVersion = "v1" // resource=
+	TokenV2 TokenVersion = "v2" // scope=
+)
+
+// TenantRegions is where a tenant's requests may go.
+type TenantRegions struct {
+	// The regions that requests may go to; no failover leaves them. Default all
+	// of the cloud.
+	Allow []regions.Name `yaml:"allow"`
+
+	// The region to use while it is healthy, or auto. Default auto: the nearest.
+	Prefer regions.Name `yaml:"prefer" default:"auto"`
+}
+
+// Auto is the value of TenantRegions.Prefer that means the nearest region.
+const Auto regions.Name = "auto"
+
+// Policy is what holds for all client groups.
+type Policy struct {
+	// Paths outside the catalog. Default deny; read lets GET and HEAD pass with
+	// any token.
+	UnknownOperations UnknownRule `yaml:"unknown_operations" default:"deny" oneof:"deny read"`
+
+	// Permissions that the token lacks. Default enforce; report lets the request
+	// pass and logs what would be refused.
+	Claims ClaimsRule `yaml:"claims" default:"enforce" oneof:"enforce report"`
+
+	// Additions to the catalog, or corrections of it, in the catalog's own form:
+	// id, service, method, path, class, application, delegated; the rest may be
+	// left out. Default none.
+	Operations []policy.Operation `yaml:"operations"`
+}
+
+// UnknownRule is what becomes of paths outside the catalog.
+type UnknownRule string
+
+// The rules for paths outside the catalog.
+const (
+	UnknownDeny UnknownRule = "deny"
+	UnknownRead UnknownRule = "read"
+)
+
+// ClaimsRule is what becomes of requests whose permission the token lacks.
+type ClaimsRule string
+
+// The rules for missing permissions.
+const (
+	ClaimsEnforce ClaimsRule = "enforce"
+	ClaimsReport  ClaimsRule = "report"
+)
+
+// Regions is how the nearest region is found.
+type Regions struct {
+	// How often each region is measured. Default 30s; from 1s to 1h.
+	ProbeInterval time.Duration `yaml:"probe_interval" default:"30s" min:"1s" max:"1h"`
+
+	// How much quicker another region must be, as a share of the current one's
+	// time, before it is used instead. Default 20%; from 0% to 90%.
+	SwitchMargin float64 `yaml:"switch_margin" kind:"percent" default:"20%" min:"0%" max:"90%"`
+
+	// How much quicker it must be in time; both margins must be met. Default
+	// 10ms; from 0s to 10s.
+	SwitchMarginMin time.Duration `yaml:"switch_margin_min" default:"10ms" min:"0s" max:"10s"`
+
+	// How long one attempt may take to connect, TLS included. Default 5s; from
+	// 100ms to 1m.
+	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"5s" min:"100ms" max:"1m"`
+
+	// How long one attempt may wait for the answer to begin. Default 240s; from
+	// 1s to 30m. Hunting queries are documented to take up to 200s.
+	FirstByteTimeout time.Duration `yaml:"first_byte_timeout" default:"240s" min:"1s" max:"30m"`
+}
+
+// Egress is how every outbound call leaves this machine.
+type Egress struct {
+	// The proxy for outbound calls, http:// or https://. Default: HTTPS_PROXY and
+	// NO_PROXY of the environment.
+	Proxy string `yaml:"proxy" kind:"proxy"`
+
+	// Certificates to trust beside the system's, a PEM file. Default none.
+	CAFile string `yaml:"ca_file" kind:"path"`
+}
+
+// Quota is the budget for the documented limits of Microsoft's APIs. This
+// version keeps none.
+type Quota struct {
+	// Whether budgets are kept. Default false in this version.
+	Enforce bool `yaml:"enforce" default:"false"`
+
+	// How long a read may wait for budget. Default 4s; from 0s to 1m. Has an
+	// effect only with enforce.
+	MaxWait time.Duration `yaml:"max_wait" default:"4s" min:"0s" max:"1m"`
+
+	// How callers share a budget. Default fair. Has an effect only with enforce.
+	Share string `yaml:"share" default:"fair" oneof:"fair"`
+}
+
+// Relay is what becomes of download links.
+type Relay struct {
+	// Whether download links lead through the proxy. Default false: they are left
+	// alone.
+	Downloads bool `yaml:"downloads" default:"false"`
+}
+
+// Cache is the memory for answers. This version keeps none.
+type Cache struct {
+	// The memory that kept answers may take. Default 64MiB; from 1MiB to 16GiB.
+	// Has an effect only with ttl.
+	MaxBytes int64 `yaml:"max_bytes" kind:"size" default:"64MiB" min:"1MiB" max:"16GiB"`
+
+	// How long the answers of an operation are kept, by operation id. Default
+	// none: the cache is off.
+	TTL map[string]time.Duration `yaml:"ttl"`
+}
+
+// Audit is the record of every request.
+type Audit struct {
+	// Where records go: stdout, stderr, or a file that is appended to. Default
+	// stdout.
+	File string `yaml:"file" kind:"output" default:"stdout"`
+
+	// What becomes of a write whose record cannot be stored. Default required: it
+	// is refused; best_effort lets it pass.
+	Writes WritesRule `yaml:"writes" default:"required" oneof:"required best_effort"`
+}
+
+// The values of Audit.File that are not files.
+const (
+	Stdout = "stdout"
+	Stderr = "stderr"
+)
+
+// WritesRule is what becomes of a write whose record cannot be stored.
+type WritesRule string
+
+// The rules for writes without a record.
+const (
+	WritesRequired   WritesRule = "required"
+	WritesBestEffort WritesRule = "best_effort"
+)
+
+// Limits is what callers may use up.
+type Limits struct {
+	// Requests under way at once; more are answered with 503. Default 512; from 1
+	// to 100000.
+	MaxInFlight int `yaml:"max_in_flight" default:"512" min:"1" max:"100000"`
+
+	// The length of a request's body. Default 32MiB; from 1KiB to 1GiB.
+	MaxRequestBytes int64 `yaml:"max_request_bytes" kind:"size" default:"32MiB" min:"1KiB" max:"1GiB"`
+
+	// The length of a request's line and headers. Default 32KiB; from 4KiB to
+	// 1MiB.
+	HeaderBytes int64 `yaml:"header_bytes" kind:"size" default:"32KiB" min:"4KiB" max:"1MiB"`
+
+	// How long a caller may take to send a request's headers. Default 10s; from
+	// 100ms to 1m.
+	ReadHeaderTimeout time.Duration `yaml:"read_header_timeout" default:"10s" min:"100ms" max:"1m"`
+
+	// How long a connection without a request is kept. Default 120s; from 1s to
+	// 1h.
+	IdleTimeout time.Duration `yaml:"idle_timeout" default:"120s" min:"1s" max:"1h"`
+
+	// How long requests under way may go on once the proxy was told to stop.
+	// Default 30s; from 0s to 10m.
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" default:"30s" min:"0s" max:"10m"`
+}
+
+// Cloud is a cloud of the operator's own.
+type Cloud struct {
+	// What tenants call the cloud: a-z, 0-9 and hyphens.
+	Name string `yaml:"name" required:"a name such as lab"`
+
+	// The base URL of Entra ID there, without a path. Plain http:// on a loopback
+	// address only.
+	Authority string `yaml:"authority" kind:"endpoint" required:"a URL such as https://login.lab.example"`
+
+	// The base URLs of the APIs, by service (mde, xdr, graph) and region, without
+	// a path. Plain http:// on a loopback address only.
+	Endpoints map[regions.Service]map[regions.Name]string `yaml:"endpoints" kind:"endpoint" required:"the URLs of at least one service"`
+
+	// The resource URIs that tokens are asked for, by service.
+	Audiences map[regions.Service]string `yaml:"audiences" kind:"audience" required:"the audience of each service with endpoints"`
+
+	// The hosts that download links may name; *. at the start stands for one or
+	// more labels. Default none. Plain http:// on a loopback address only.
+	BlobHosts []string `yaml:"blob_hosts"`
+}
+
+// Cloud finds a cloud by its name, the operator's own before those that are
+// built in. The value is the caller's.
+func (c *Config) Cloud(name string) (regions.Cloud, bool) {
+	for _, own := range c.Clouds {
+		if own.Name == name {
+			return own.cloud(), true
+		}
+	}
+	for _, known := range regions.Clouds() {
+		if known.Name == name {
+			return known, true
+		}
+	}
+	return regions.Cloud{}, false
+}
+
+func (c Cloud) cloud() regions.Cloud {
+	endpoints := make(map[regions.Service]map[regions.Name]string, len(c.Endpoints))
+	for s, urls := range c.Endpoints {
+		endpoints[s] = maps.Clone(urls)
+	}
+	return regions.Cloud{
+		Name:      c.Name,
+		Authority: c.Authority,
+		Endpoints: endpoints,
+		Audiences: maps.Clone(c.Audiences),
+		BlobHosts: slices.Clone(c.BlobHosts),
+	}
+}

@@ -1,0 +1,272 @@
+package config
+
+import (
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const examplePath = "../../config.example.yaml"
+
+// lines of the example that hold a key with a # before it, without a space.
+var leftOut = regexp.MustCompile(`^( *)#([^ #].*)$`)
+
+const (
+	unbuiltNote     = "# not built yet"
+	alternativeNote = "# instead of"
+)
+
+func example(t *testing.T) []string {
+	t.Helper()
+	data, err := os.ReadFile(examplePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(string(data), "\n")
+}
+
+// uncommented takes the # away from the lines that pick chooses.
+func uncommented(lines []string, pick func(i int, line string) bool) string {
+	out := slices.Clone(lines)
+	for i, line := range lines {
+		if m := leftOut.FindStringSubmatch(line); m != nil && pick(i, line) {
+			out[i] = m[1] + m[2]
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
+func TestTheExampleLoadsAndHoldsTheDefaults(t *testing.T) {
+	got, err := Load(examplePath, contosoEnv.lookup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Warnings) > 0 {
+		t.Errorf("warnings: %v", got.Warnings)
+	}
+	least, err := Parse("least.yaml", []byte(minimal), contosoEnv.lookup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What is empty in the example is left out in the minimal file.
+	got.Listeners[0].Hosts, got.Clients[0].Deny = nil, nil
+	got.ForwardHeaders, got.Policy.Operations, got.Clouds, got.Cache.TTL = nil, nil, nil, nil
+	if !reflect.DeepEqual(got, least) {
+		t.Errorf("the example differs from the defaults:\n got %+v\nwant %+v", got, least)
+	}
+}
+
+// builtExample is the example with everything uncommented that is built, and the
+// path of a configuration beside which its files are.
+func builtExample(t *testing.T) (path, text string) {
+	t.Helper()
+	dir := t.TempDir()
+	cert, key := certificate(t)
+	write(t, filepath.Join(dir, "server.pem"), cert)
+	write(t, filepath.Join(dir, "server.key"), key)
+	write(t, filepath.Join(dir, "corp.pem"), cert)
+
+	// "instead of the above" takes the place of the line above.
+	lines := example(t)
+	for i, line := range lines {
+		if strings.Contains(line, alternativeNote+" the above") {
+			lines[i-1] = ""
+		}
+	}
+	return filepath.Join(dir, "config.yaml"), uncommented(lines, func(_ int, line string) bool {
+		return !strings.Contains(line, unbuiltNote) && !strings.Contains(line, alternativeNote+" env")
+	})
+}
+
+func TestTheExampleLoadsWithEverythingUncommentedThatIsBuilt(t *testing.T) {
+	path, text := builtExample(t)
+	c, err := Parse(path, []byte(text), contosoEnv.lookup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listeners[0].TLS == nil || c.Listeners[0].TLS.CertFile != filepath.Join(filepath.Dir(path), "server.pem") {
+		t.Errorf("tls = %+v, want the files beside the configuration", c.Listeners[0].TLS)
+	}
+	if len(c.Clouds) != 1 || len(c.Policy.Operations) != 1 || c.Egress.Proxy == "" {
+		t.Errorf("not everything was uncommented: %+v", c)
+	}
+}
+
+func TestEachKeyOfTheExampleThatIsNotBuiltIsRefusedWithThatReason(t *testing.T) {
+	lines := example(t)
+	seen := 0
+	for i, line := range lines {
+		if !strings.Contains(line, unbuiltNote) {
+			continue
+		}
+		if leftOut.FindStringSubmatch(line) == nil {
+			if !strings.Contains(line, `"Not built yet"`) {
+				t.Errorf("line %d is said to be not built and yet stands there: %s", i+1, line)
+			}
+			continue
+		}
+		seen++
+		t.Run(strings.TrimSpace(line), func(t *testing.T) {
+			lines := slices.Clone(lines)
+			indent := strings.Index(line, "#")
+			key, _, _ := strings.Cut(line[indent+1:], ":")
+			// The same key may stand above with what is allowed, and tls is left out.
+			for j, other := range lines[:i] {
+				if j >= i-3 && strings.HasPrefix(other[min(indent, len(other)):], key+":") {
+					lines[j] = ""
+				}
+				if j >= i-8 && strings.Contains(other, "#tls:") {
+					lines[j] = strings.Replace(other, "#", "", 1)
+				}
+			}
+			_, err := Parse("config.yaml", []byte(uncommented(lines, func(j int, _ string) bool { return j == i })), contosoEnv.lookup)
+			faults, ok := errors.AsType[Faults](err)
+			if !ok {
+				t.Fatalf("error is %v, want faults", err)
+			}
+			at := slices.IndexFunc(faults, func(f Fault) bool {
+				return f.Line == i+1 && strings.Contains(f.Message, "asks for") && strings.Contains(f.Message, "which this version does not have; ")
+			})
+			if at < 0 {
+				t.Errorf("line %d is not refused as unbuilt:\n%v", i+1, err)
+			}
+		})
+	}
+	if seen < len(notBuilt)-2 { // two rows are about several lines: unless enforce
+		t.Errorf("the example has %d keys that are not built, the table %d", seen, len(notBuilt))
+	}
+}
+
+func TestEveryKeyIsInTheExample(t *testing.T) {
+	text := uncommented(example(t), func(int, string) bool { return true })
+	var doc yaml.Node
+	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
+		t.Fatal(err)
+	}
+	have := make(map[string]bool)
+	pathsOf(doc.Content[0], "", have)
+
+	want := make(map[string]bool)
+	keysOf(reflect.TypeFor[Config](), "", want)
+	for _, row := range notBuilt {
+		want[strings.TrimSuffix(row.key, "[]")] = true
+	}
+	if len(want) < 90 {
+		t.Errorf("reflection finds %d keys only; it is broken", len(want))
+	}
+	for _, path := range slices.Sorted(maps.Keys(want)) {
+		if !have[path] {
+			t.Errorf("config.example.yaml does not show %s", path)
+		}
+	}
+}
+
+// pathsOf gathers the paths of a document without indices.
+func pathsOf(n *yaml.Node, path string, into map[string]bool) {
+	into[path] = true
+	for i, c := range n.Content {
+		switch {
+		case n.Kind == yaml.SequenceNode:
+			pathsOf(c, path+"[]", into)
+		case i%2 == 1:
+			pathsOf(c, join(path, n.Content[i-1].Value), into)
+		}
+	}
+}
+
+// keysOf gathers the keys that the decoder knows.
+func keysOf(t reflect.Type, path string, into map[string]bool) {
+	switch t.Kind() {
+	case reflect.Pointer:
+		keysOf(t.Elem(), path, into)
+	case reflect.Slice:
+		keysOf(t.Elem(), path+"[]", into)
+	case reflect.Struct:
+		if isScalar(t) {
+			return
+		}
+		for i := range t.NumField() {
+			if key := keyOf(t.Field(i)); key != "" {
+				into[join(path, key)] = true
+				keysOf(t.Field(i).Type, join(path, key), into)
+			}
+		}
+	}
+}
+
+func TestTheExampleSaysWhatTheDocCommentsSay(t *testing.T) {
+	comments := commentsOf(example(t))
+	for _, f := range fieldDocs(t) {
+		if f.doc == "" {
+			t.Errorf("%s has no doc comment", f.name)
+		} else if !strings.Contains(comments, f.doc) {
+			t.Errorf("config.example.yaml does not say of %s: %s", f.name, f.doc)
+		}
+		if def := f.tag.Get("default"); def != "" && !strings.Contains(f.doc, "Default "+def) {
+			t.Errorf("the doc comment of %s does not say \"Default %s\": %s", f.name, def, f.doc)
+		}
+		if bounds := "from " + f.tag.Get("min") + " to " + f.tag.Get("max"); f.tag.Get("min") != "" && !strings.Contains(f.doc, bounds) {
+			t.Errorf("the doc comment of %s does not say %q: %s", f.name, bounds, f.doc)
+		}
+	}
+}
+
+// commentsOf joins the prose of the example, a line for each run of it.
+func commentsOf(lines []string) string {
+	var b strings.Builder
+	for _, line := range lines {
+		text := strings.TrimLeft(line, " -#")
+		if hash := strings.Index(line, "# "); hash < 0 || strings.Trim(line[:hash], " -#") != "" {
+			text = "\n"
+		}
+		b.WriteString(text + " ")
+	}
+	return strings.Join(strings.Split(b.String(), "  "), " ")
+}
+
+type fieldDoc struct {
+	name, doc string
+	tag       reflect.StructTag
+}
+
+// fieldDocs reads the doc comments of the fields that the file sets.
+func fieldDocs(t *testing.T) (docs []fieldDoc) {
+	t.Helper()
+	for _, name := range []string{"config.go", "secret.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			s, ok := n.(*ast.StructType)
+			if !ok {
+				return true
+			}
+			for _, f := range s.Fields.List {
+				if f.Tag == nil {
+					continue
+				}
+				tag := reflect.StructTag(strings.Trim(f.Tag.Value, "`"))
+				if tag.Get("yaml") != "-" {
+					docs = append(docs, fieldDoc{f.Names[0].Name, strings.Join(strings.Fields(f.Doc.Text()), " "), tag})
+				}
+			}
+			return true
+		})
+	}
+	if len(docs) < 50 {
+		t.Fatalf("found %d fields only", len(docs))
+	}
+	return docs
+}

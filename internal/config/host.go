@@ -1,0 +1,146 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The schemes that a URL may have.
+var (
+	webSchemes = []string{"https", "http"}
+	secure     = []string{"https"} // and http on a loopback address
+)
+
+// parseURL reads a base URL: scheme and host, and nothing that could carry a
+// secret or change where a path leads. It gives the URL without a slash at its
+// end.
+func parseURL(text string, schemes []string) (value, reason string) {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Opaque != "" {
+		return "", "is not a URL such as https://host"
+	}
+	host, ok := parseHost(u.Host)
+	switch {
+	case !ok:
+		return "", "has a host that is neither a name nor an address, or a port that is none"
+	case u.User != nil:
+		return "", "carries a user or password; leave them out"
+	case u.RawQuery != "" || u.ForceQuery || strings.Contains(text, "#"):
+		return "", "has a query or fragment; leave it out"
+	case u.Path != "" && u.Path != "/":
+		return "", "has a path; leave it out"
+	case u.Scheme == "http" && !slices.Contains(schemes, "http") && !loopbackHost(u.Hostname()):
+		return "", "is plain http; https is wanted (http is accepted on a loopback address such as 127.0.0.1 only)"
+	case !slices.Contains(webSchemes, u.Scheme):
+		return "", "begins with neither https:// nor http://"
+	}
+	return u.Scheme + "://" + host, ""
+}
+
+// parseAudience reads a resource URI, which is an identifier and may have a
+// path. It is kept as written.
+func parseAudience(text string) (value, reason string) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "api":
+		return "", "is not a resource URI such as https://graph.microsoft.com or api://…"
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(text, "#"):
+		return "", "has a user, query or fragment; a resource URI has none"
+	case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "", "holds a space or a character outside ASCII"
+	}
+	return strings.TrimSuffix(text, "/.default"), ""
+}
+
+// parseHost reads a name or address, with or without a port, and gives it in
+// lower case, an IPv6 address in brackets.
+func parseHost(text string) (host string, ok bool) {
+	name, port := text, ""
+	if i := strings.LastIndexByte(text, ':'); i >= 0 && (strings.HasSuffix(text[:i], "]") || strings.Count(text, ":") == 1) {
+		name, port = text[:i], text[i:]
+		if n, err := strconv.ParseUint(port[1:], 10, 16); err != nil || n == 0 || port[1] == '0' {
+			return "", false
+		}
+	}
+	bare := name
+	if inner, found := strings.CutPrefix(name, "["); found {
+		bare, found = strings.CutSuffix(inner, "]")
+		if !found || !strings.Contains(bare, ":") {
+			return "", false
+		}
+	}
+	if addr, err := netip.ParseAddr(bare); err == nil {
+		if addr.Zone() != "" {
+			return "", false
+		}
+		if addr.Is6() {
+			return "[" + addr.String() + "]" + port, true
+		}
+		return addr.String() + port, true
+	}
+	if !hostName(name) {
+		return "", false
+	}
+	return strings.ToLower(name) + port, true
+}
+
+// hostName reports whether s is a DNS name that is no address in disguise: its
+// last label is not a number (RFC 1123, section 2.1).
+func hostName(s string) bool {
+	if len(s) > 253 {
+		return false
+	}
+	labels := strings.Split(s, ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(l) {
+			if c != '-' && c != '_' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+				return false
+			}
+		}
+	}
+	last := labels[len(labels)-1]
+	return strings.Trim(last, "0123456789") != ""
+}
+
+// loopbackHost reports whether host is a loopback address. A name is not: what
+// it means is decided elsewhere.
+func loopbackHost(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// loopback reports whether a listener's address is reached from this machine
+// only.
+func loopback(address string) bool {
+	addr, _, reason := parseListen(address)
+	return reason == "" && addr.Unmap().IsLoopback()
+}
+
+// parseListen reads an address to listen on. No host means every address, as it
+// does to net.Listen.
+func parseListen(text string) (addr netip.Addr, port uint16, reason string) {
+	const wanted = "is not an address and port such as 127.0.0.1:8080 or [::1]:8080"
+	host, digits, err := net.SplitHostPort(text)
+	if err != nil {
+		return netip.Addr{}, 0, wanted
+	}
+	n, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil {
+		return netip.Addr{}, 0, "has a port that is not a number from 0 to 65535"
+	}
+	if host == "" {
+		return netip.IPv6Unspecified(), uint16(n), ""
+	}
+	addr, err = netip.ParseAddr(host)
+	if err != nil {
+		return netip.Addr{}, 0, "names a host; listen on an address, such as 127.0.0.1, because what a name means is decided elsewhere"
+	}
+	return addr, uint16(n), ""
+}

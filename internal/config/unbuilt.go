@@ -1,0 +1,111 @@
+package config
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// notBuilt is what the file has keys for and this version cannot do. Such a key
+// is refused when it asks for the thing, because ignoring it would promise what
+// does not happen, and passes when it asks for nothing. A row whose thing gets
+// built is deleted here, and gets a field in Config or a further oneof value.
+var notBuilt = []unbuilt{
+	{key: "listeners[].address", asks: begins("unix:"), what: "a Unix socket", instead: "give an address and port"},
+	{key: "listeners[].tls.client_ca_file", asks: anything, what: "client certificates"},
+	{key: "admin.address", asks: begins("unix:"), what: "a Unix socket", instead: "give an address and port"},
+	{key: "clients[].from[]", asks: begins("unix:"), what: "callers of a Unix socket", instead: "give addresses"},
+	{key: "clients[].from[]", asks: begins("tls:"), what: "callers with a client certificate", instead: "give addresses"},
+	{key: "clients[].headers", asks: anything, what: "local keys in headers"},
+	{key: "tenants[].credential.client_secret.key_vault", asks: anything, what: "secrets from Azure Key Vault", instead: "give env or file"},
+	{key: "tenants[].credential.certificate", asks: anything, what: "credentials with a certificate", instead: "give client_secret"},
+	{key: "tenants[].credential.federated_token", asks: anything, what: "federated credentials", instead: "give client_secret"},
+	{key: "tenants[].credential.managed_identity", asks: anything, what: "managed identities", instead: "give client_secret"},
+	{key: "tenants[].credential.user", asks: anything, what: "credentials of a user", instead: "give client_secret"},
+	{key: "tenants[].hunting", asks: is("graph", "auto"), show: true, what: "the bridge to Microsoft Graph", instead: "set it to legacy or leave it out"},
+	{key: "quota.enforce", asks: is("true"), show: true, what: "budgets", instead: "set it to false or leave it out"},
+	{key: "quota.max_wait", asks: anything, unless: "enforce", what: "budgets", instead: "leave it out, or set quota.enforce to false"},
+	{key: "quota.share", asks: anything, unless: "enforce", what: "budgets", instead: "leave it out, or set quota.enforce to false"},
+	{key: "relay.downloads", asks: is("true"), show: true, what: "the download relay", instead: "set it to false or leave it out"},
+	{key: "cache.ttl", asks: anything, what: "the cache", instead: "set it to {} or leave it out"},
+	{key: "store", asks: begins("redis://", "rediss://"), what: "a store shared by replicas", instead: "set it to memory or leave it out"},
+	{key: "tenant_defaults", asks: anything, what: "defaults shared by tenants", instead: "write them into each tenant"},
+	{key: "tenants_dir", asks: anything, what: "tenants in files of their own", instead: "list them under tenants"},
+}
+
+// unbuilt is one row of notBuilt.
+type unbuilt struct {
+	// key is the path with its indices left out.
+	key string
+	// asks reports whether a value asks for the thing. text is a scalar with its
+	// variables put in.
+	asks func(n *yaml.Node, text string) bool
+	// unless is a key beside it that, set to false, makes the value ask for nothing.
+	unless string
+	// what follows "asks for", instead says what to do about it.
+	what, instead string
+	// show lets the fault repeat the value. Others may hold a secret.
+	show bool
+}
+
+// is asks for the thing with one of the given values.
+func is(values ...string) func(*yaml.Node, string) bool {
+	return func(_ *yaml.Node, text string) bool { return slices.Contains(values, text) }
+}
+
+// begins asks for the thing with any text that has one of the prefixes.
+func begins(prefixes ...string) func(*yaml.Node, string) bool {
+	return func(_ *yaml.Node, text string) bool {
+		return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(text, p) })
+	}
+}
+
+// anything asks for the thing with any value but an empty list or mapping.
+func anything(n *yaml.Node, _ string) bool { return n.Kind == yaml.ScalarNode || len(n.Content) > 0 }
+
+// unbuiltKey reports whether the key at path is known, though Config may have no
+// field for it.
+func unbuiltKey(path string) bool {
+	key := generic(path)
+	return slices.ContainsFunc(notBuilt, func(row unbuilt) bool { return row.key == key })
+}
+
+// asksForUnbuilt reports a fault, and true, when the value at path asks for what
+// this version does not have. around is the mapping or list it stands in.
+func (d *decoder) asksForUnbuilt(path string, n, around *yaml.Node) bool {
+	key := generic(path)
+	for _, row := range notBuilt {
+		if row.key != key {
+			continue
+		}
+		text, used := "", false
+		if n.Kind == yaml.ScalarNode {
+			// A variable that is not set leaves the text empty and is reported when
+			// the value is decoded.
+			text, used, _ = expand(n.Value, d.lookup)
+		}
+		if !row.asks(n, text) || row.unless != "" && d.isFalse(around, row.unless) {
+			continue
+		}
+		value, instead := "", cmp.Or(row.instead, "leave it out")
+		if row.show && !used {
+			value = text + " "
+		}
+		d.fault(path, "%sasks for %s, which this version does not have; %s", value, row.what, instead)
+		return true
+	}
+	return false
+}
+
+// isFalse reports whether a mapping gives the key as false.
+func (d *decoder) isFalse(mapping *yaml.Node, key string) bool {
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		if mapping.Content[i].Value == key {
+			text, _, err := expand(mapping.Content[i+1].Value, d.lookup)
+			return err == nil && text == "false"
+		}
+	}
+	return false
+}

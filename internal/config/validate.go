@@ -1,0 +1,354 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/textproto"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"unicode"
+
+	"defender-proxy/policy"
+)
+
+// validator checks what the decoder cannot see in one value alone, and fills in
+// the defaults that depend on other keys.
+type validator struct {
+	*report
+	c      *Config
+	lookup func(string) (string, bool)
+}
+
+func (v *validator) validate() {
+	v.implied()
+	v.clouds()
+	v.tenants()
+	v.clients()
+	v.listeners()
+	v.forwardHeaders()
+	v.catalog()
+	v.egress()
+}
+
+// implied fills in the listener and the client group of a file that has none.
+func (v *validator) implied() {
+	if !v.given("listeners") {
+		v.c.Listeners = []Listener{{Address: "127.0.0.1:8080"}}
+	} else if len(v.c.Listeners) == 0 && v.clean("listeners") {
+		v.fault("listeners", "is empty; at least one listener is needed")
+	}
+	outside := slices.ContainsFunc(v.c.Listeners, func(l Listener) bool {
+		_, _, reason := parseListen(l.Address)
+		return reason == "" && !l.Loopback()
+	})
+	if !v.given("clients") && !outside {
+		v.c.Clients = []ClientGroup{{
+			Name: "local",
+			From: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+		}}
+	}
+	for i := range v.c.Clients {
+		if !v.given(fmt.Sprintf("clients[%d].allow", i)) {
+			v.c.Clients[i].Allow = []string{string(policy.ClassRead), string(policy.ClassHunt)}
+		}
+	}
+}
+
+var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+// named is a name that others refer to, and the key that gives it; at is empty
+// for what is built in.
+type named struct{ name, at string }
+
+// list gathers the names of the n entries under key.
+func list(key string, n int, name func(int) string) []named {
+	names := make([]named, n)
+	for i := range n {
+		names[i] = named{name(i), fmt.Sprintf("%s[%d].name", key, i)}
+	}
+	return names
+}
+
+func (v *validator) tenantNames() []named {
+	return list("tenants", len(v.c.Tenants), func(i int) string { return v.c.Tenants[i].Name })
+}
+
+func (v *validator) groupNames() []named {
+	return list("clients", len(v.c.Clients), func(i int) string { return v.c.Clients[i].Name })
+}
+
+func (v *validator) cloudNames() []named {
+	return list("clouds", len(v.c.Clouds), func(i int) string { return v.c.Clouds[i].Name })
+}
+
+// names checks the form of names, and that each is given once.
+func (v *validator) names(all []named) {
+	first := make(map[string]string)
+	for _, n := range all {
+		if n.name == "" || !v.clean(n.at) {
+			continue
+		}
+		if !nameForm.MatchString(n.name) {
+			v.fault(n.at, "%s is not a name; one has a-z, 0-9 and hyphens, does not begin with a hyphen and is at most 63 long", v.show(n.at, n.name))
+			continue
+		}
+		if other := first[n.name]; other != "" {
+			v.fault(n.at, "%s is taken by %s", v.show(n.at, n.name), other)
+			continue
+		}
+		first[n.name] = n.at
+	}
+}
+
+// refer checks that what stands at key is one of the known names.
+func (v *validator) refer(key, got, what string, known []named) {
+	if v.full() || !v.clean(key) || slices.ContainsFunc(known, func(n named) bool { return n.name == got && got != "" }) {
+		return
+	}
+	var words, shown []string
+	for _, n := range known {
+		switch m := v.marks[n.at]; {
+		case n.name == "" || n.at != "" && !v.clean(n.at):
+			return // the entry that was meant may be this one
+		case m.env:
+			shown = append(shown, quote(m.raw))
+		default:
+			words, shown = append(words, n.name), append(shown, n.name)
+		}
+	}
+	if len(known) == 0 {
+		v.fault(key, "unknown %s %s; none is configured", what, v.show(key, got))
+		return
+	}
+	hint := ""
+	if !v.marks[key].env {
+		hint = didYouMean(got, words)
+	}
+	v.fault(key, "unknown %s %s; known are %s%s", what, v.show(key, got), few(shown), hint)
+}
+
+// referTenant is refer for the tenants. That there are none is a fault of its own.
+func (v *validator) referTenant(key, got string, tenants []named) {
+	if len(tenants) > 0 {
+		v.refer(key, got, "tenant", tenants)
+	}
+}
+
+// few joins names for a fault, the first of many.
+func few(names []string) string {
+	const most = 20
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// someOrNone refuses a list that is there but empty where leaving it out means
+// all.
+func (v *validator) someOrNone(key string, n int, instead string) {
+	if v.given(key) && n == 0 && v.clean(key) {
+		v.fault(key, "is empty; %s", instead)
+	}
+}
+
+func (v *validator) clients() {
+	if v.given("clients") && len(v.c.Clients) == 0 && v.clean("clients") {
+		v.fault("clients", "is empty, so nobody would be admitted; add a group, or leave it out when all listeners are on loopback")
+	}
+	v.names(v.groupNames())
+	tenants := v.tenantNames()
+	for i, g := range v.c.Clients {
+		key := fmt.Sprintf("clients[%d]", i)
+		v.someOrNone(key+".from", len(g.From), "give the addresses of the group's callers, such as [10.1.2.0/24]")
+		v.someOrNone(key+".tenants", len(g.Tenants), "name tenants, or leave it out for all")
+		for j, p := range g.From {
+			if at := fmt.Sprintf("%s.from[%d]", key, j); p.IsValid() && p.Bits() == 0 {
+				v.warn(at, "admits every address")
+			}
+		}
+		for j, name := range g.Tenants {
+			v.referTenant(fmt.Sprintf("%s.tenants[%d]", key, j), name, tenants)
+		}
+	}
+}
+
+// builtIn is the catalog without additions, which does not change.
+var builtIn = sync.OnceValues(func() (*policy.Catalog, error) { return policy.NewCatalog(nil) })
+
+// catalog checks the operator's operations, and that each grant names one.
+func (v *validator) catalog() {
+	if !v.clean("policy.operations") {
+		return
+	}
+	for i, op := range v.c.Policy.Operations {
+		if op.ID == "" {
+			v.fault(fmt.Sprintf("policy.operations[%d].id", i), "is missing; it needs an id such as machines.isolate")
+		}
+	}
+	if !v.clean("policy.operations") {
+		return
+	}
+	catalog, err := builtIn()
+	if len(v.c.Policy.Operations) > 0 {
+		catalog, err = policy.NewCatalog(v.c.Policy.Operations)
+	}
+	if err != nil {
+		v.operationFaults(err)
+		return
+	}
+	for i, g := range v.c.Clients {
+		for _, list := range []struct {
+			key     string
+			entries []string
+		}{{"allow", g.Allow}, {"deny", g.Deny}} {
+			for j, entry := range list.entries {
+				v.pattern(catalog, fmt.Sprintf("clients[%d].%s[%d]", i, list.key, j), entry)
+			}
+		}
+	}
+}
+
+// maxStars bounds the * of an entry: each multiplies the work of matching it.
+const maxStars = 4
+
+func (v *validator) pattern(catalog *policy.Catalog, key, entry string) {
+	if v.full() || !v.clean(key) {
+		return
+	}
+	if strings.Count(entry, "*") > maxStars {
+		v.fault(key, "%s has more than %d *; name the operations, or their class", v.show(key, entry), maxStars)
+		return
+	}
+	err := catalog.CheckPattern(entry)
+	switch {
+	case err == nil:
+	case v.marks[key].env:
+		v.fault(key, "%s names no operation; the command operations lists them", v.show(key, entry))
+	default:
+		words := make([]string, 0, len(policy.Classes()))
+		for _, c := range policy.Classes() {
+			words = append(words, string(c))
+		}
+		v.fault(key, "%v%s", err, didYouMean(entry, words))
+	}
+}
+
+// operationFaults tells what policy.NewCatalog refused, each at its entry.
+func (v *validator) operationFaults(err error) {
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		all = joined.Unwrap()
+	}
+	for _, err := range all {
+		key, message := "policy.operations", oneLine(err)
+		if add, ok := errors.AsType[*policy.AdditionError](err); ok && add.Index >= 0 {
+			key = fmt.Sprintf("%s[%d]", key, add.Index)
+		}
+		if v.env[key] {
+			message = "the catalog does not take this operation; why is not shown, because a value of it came from the environment"
+		}
+		v.fault(key, "%s", message)
+	}
+}
+
+// The headers that no caller's value may be sent for: they carry credentials,
+// framing, routing, identity or another method.
+var (
+	neverForwarded = []string{
+		"Authorization", "Cookie", "Cookie2", "Host", "Content-Length",
+		"Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings", "Expect", "Via",
+		"Forwarded", "X-Real-Ip", "X-Method-Override",
+	}
+	neverForwardedBegin = []string{
+		"Proxy-", "X-Forwarded-", "X-Http-Method", "X-Original-", "X-Rewrite-", "X-Ms-Client-Principal",
+	}
+	headerForm = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
+)
+
+func (v *validator) forwardHeaders() {
+	listed := make(map[string]bool)
+	for i, h := range v.c.ForwardHeaders {
+		key := fmt.Sprintf("forward_headers[%d]", i)
+		if !v.clean(key) {
+			continue
+		}
+		name := textproto.CanonicalMIMEHeaderKey(h)
+		shown := v.show(key, h)
+		switch begins := func(p string) bool { return strings.HasPrefix(name, p) }; {
+		case !headerForm.MatchString(h):
+			// Servers differ on whether _ and . are other ways to write a hyphen.
+			v.fault(key, "%s is not a header that can be let through; a name has letters, digits and hyphens", shown)
+		case slices.Contains(neverForwarded, name) || slices.ContainsFunc(neverForwardedBegin, begins):
+			v.fault(key, "%s is never let through: it carries credentials, framing, routing, identity or another method", shown)
+		case listed[name]:
+			v.fault(key, "%s is listed twice", shown)
+		}
+		listed[name] = true
+		v.c.ForwardHeaders[i] = name
+	}
+}
+
+func (v *validator) egress() {
+	const key = "egress.ca_file"
+	if v.c.Egress.CAFile == "" || !v.clean(key) {
+		return
+	}
+	data, ok := v.file(key, v.c.Egress.CAFile, false)
+	if ok && !x509.NewCertPool().AppendCertsFromPEM(data) {
+		v.fault(key, "the file holds no certificate in PEM form")
+	}
+}
+
+// maxPEMBytes bounds a file of certificates or keys; the bundle of all public
+// authorities has a quarter of it.
+const maxPEMBytes = 1 << 20
+
+// file reads a file that the configuration names. private says that others
+// should not be able to.
+func (v *validator) file(key, path string, private bool) ([]byte, bool) {
+	data, mode, err := readFile(path, maxPEMBytes)
+	switch {
+	case err != nil && v.marks[key].env:
+		v.fault(key, "the file %s cannot be read", v.show(key, path))
+		return nil, false
+	case err != nil:
+		v.fault(key, "%s", oneLine(err))
+		return nil, false
+	case len(data) == 0:
+		v.fault(key, "the file %s is empty", v.show(key, path))
+		return nil, false
+	}
+	if private && openToOthers(mode) {
+		v.warn(key, "mode %#o: others can read it; chmod 600", mode.Perm())
+	}
+	return data, true
+}
+
+func (v *validator) keyPair(key string, t *TLS) {
+	if t == nil || !v.clean(key) {
+		return
+	}
+	cert, haveCert := v.file(key+".cert_file", t.CertFile, false)
+	private, haveKey := v.file(key+".key_file", t.KeyFile, true)
+	if !haveCert || !haveKey {
+		return
+	}
+	if _, err := tls.X509KeyPair(cert, private); err != nil {
+		v.fault(key, "%s", oneLine(err))
+	}
+}
+
+// oneLine gives an error as a fault's message.
+func oneLine(err error) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, err.Error())
+}

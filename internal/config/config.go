@@ -134,8 +134,7 @@ type ClientGroup struct {
 	// What listeners and the audit record call the group: a-z, 0-9 and hyphens.
 	Name string `yaml:"name" required:"a name such as soc"`
 
-	// The addresses of its callers: prefixes or single addresses. IPv6 within
-	// [ ] needs quotes.
+	// The addresses of its callers: prefixes or single addresses.
 	From []netip.Prefix `yaml:"from" required:"the addresses of the group's callers, such as [10.1.2.0/24]"`
 
 	// The tenants that the group may ask for. Default all.

@@ -218,6 +218,13 @@ clouds:
 	}
 }
 
+func TestAnIPv6AddressInBracketsNeedsNoQuotes(t *testing.T) {
+	cfg := parsed(t, minimal+"clients: [{name: local, from: [127.0.0.0/8, ::1/128]}]\n", contosoEnv)
+	if from := cfg.Clients[0].From; len(from) != 2 || from[1].String() != "::1/128" {
+		t.Errorf("from is %v, want the two prefixes", from)
+	}
+}
+
 func TestVariablesAreTextAndAreReadOnce(t *testing.T) {
 	env := environment{
 		"CONTOSO_SECRET": "s3cret", "N": "7", "D": "9s", "S": "2MiB", "P": "30%", "FALSE": "false", "HOST": "a.example",

@@ -11,7 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"go.yaml.in/yaml/v3"
+	"go.yaml.in/yaml/v4"
 )
 
 // maxFileBytes bounds a configuration file: some ten thousand tenants.
@@ -104,16 +104,8 @@ func (r *report) plainText(data []byte) bool {
 var (
 	yamlLine    = regexp.MustCompile(`^line (\d+): `)
 	yamlAnchor  = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
-	flowTrouble = regexp.MustCompile(`[\[{].*(\$\{|[\[{, ]::)`)
+	flowTrouble = regexp.MustCompile(`[\[{].*\$\{`)
 )
-
-// parserProblems are the complaints whose line yaml.v3 gives counted from 0;
-// the scanner's it counts from 1.
-var parserProblems = []string{
-	"did not find expected <", "did not find expected node content", "did not find expected '-' indicator",
-	"did not find expected key", "did not find expected ',' or", "found undefined tag handle",
-	"found duplicate %", "found incompatible YAML document",
-}
 
 // syntax tells an error of the YAML parser in the form of the other faults.
 func (r *report) syntax(data []byte, err error) {
@@ -122,12 +114,6 @@ func (r *report) syntax(data []byte, err error) {
 	if m := yamlLine.FindStringSubmatch(text); m != nil {
 		line, _ = strconv.Atoi(m[1])
 		text = text[len(m[0]):]
-		for _, p := range parserProblems {
-			if strings.HasPrefix(text, p) {
-				line++
-				break
-			}
-		}
 	}
 	if m := yamlAnchor.FindStringSubmatch(text); m != nil {
 		// The parser does not say where; aliases are refused in any case.
@@ -139,9 +125,9 @@ func (r *report) syntax(data []byte, err error) {
 	line = min(line, len(lines))
 	hint := ""
 	if flowTrouble.Match(lines[line-1]) {
-		hint = "; within [ ] or { }, ${NAME} and addresses that begin with :: need quotes"
+		hint = "; within [ ] or { }, ${NAME} needs quotes"
 	}
-	r.faultAt(mark{line: line}, "", "not valid YAML, in this line or the block that begins here: %s%s", text, hint)
+	r.faultAt(mark{line: line}, "", "not valid YAML, in this line or just before it: %s%s", text, hint)
 }
 
 // refuseTricks refuses what makes YAML mean something else than it shows.

@@ -1,0 +1,156 @@
+package admin
+
+import (
+	"math"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"defender-proxy/internal/audit"
+)
+
+// Metrics counts what the proxy did. Its labels are bounded: operations by the
+// catalog, tenants, services and regions by the configuration, refusals by the
+// proxy's codes, HTTP codes by statusLabel. No label holds what a caller chose.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	requests  *prometheus.CounterVec
+	refusals  *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	firstByte *prometheus.HistogramVec
+	attempts  *prometheus.CounterVec
+	bytes     *prometheus.CounterVec
+}
+
+// durations are the buckets of times in seconds: from a cached answer to the
+// longest hunting query that is documented.
+var durations = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 240}
+
+// NewMetrics makes Metrics with a registry of their own. version is what the
+// build info says.
+func NewMetrics(version string) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "defender_proxy_requests_total",
+			Help: "Requests by operation and HTTP code, refusals too.",
+		}, []string{"operation", "code"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "defender_proxy_refusals_total",
+			Help: "Answers that the proxy made itself, by reason.",
+		}, []string{"reason"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "defender_proxy_request_duration_seconds",
+			Help:    "Time from the first byte of a request to the last of its answer, by class of operation.",
+			Buckets: durations,
+		}, []string{"class"}),
+		firstByte: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "defender_proxy_first_byte_seconds",
+			Help:    "Time from the first byte of a request to the beginning of Microsoft's answer, by region.",
+			Buckets: durations,
+		}, []string{"region"}),
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "defender_proxy_attempts_total",
+			Help: "Requests sent to Microsoft or tried to be, by the region that came last.",
+		}, []string{"region"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "defender_proxy_bytes_total",
+			Help: "Bytes of bodies, by direction: in from callers, out to them.",
+		}, []string{"direction"}),
+	}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "defender_proxy_build_info",
+		Help:        "Always 1.",
+		ConstLabels: prometheus.Labels{"version": version},
+	})
+	info.Set(1)
+	m.registry.MustRegister(m.requests, m.refusals, m.duration, m.firstByte, m.attempts, m.bytes, info,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Observe counts one request by its record.
+func (m *Metrics) Observe(r *audit.Record) {
+	operation, class := r.Operation, r.Class
+	if operation == "" {
+		operation, class = "none", "none"
+	}
+	m.requests.WithLabelValues(operation, statusLabel(r.Status)).Inc()
+	m.duration.WithLabelValues(class).Observe(r.Duration.Seconds())
+	if r.Code != "" {
+		m.refusals.WithLabelValues(r.Code).Inc()
+	}
+	if r.Region != "" {
+		m.attempts.WithLabelValues(r.Region).Add(float64(r.Attempts))
+		if r.FirstByte > 0 {
+			m.firstByte.WithLabelValues(r.Region).Observe(r.FirstByte.Seconds())
+		}
+	}
+	m.bytes.WithLabelValues("in").Add(float64(r.BytesIn))
+	m.bytes.WithLabelValues("out").Add(float64(r.BytesOut))
+}
+
+// statusLabel bounds the codes that upstream can make up.
+func statusLabel(status int) string {
+	if status < 100 || status > 599 {
+		return "other"
+	}
+	return strconv.Itoa(status)
+}
+
+// state reports on scrape what tokens and regions are like right now.
+type state struct{ sources Sources }
+
+var (
+	tokenExpires = prometheus.NewDesc("defender_proxy_token_expires_in_seconds",
+		"Time that the token of a tenant has left; 0 when there is none.", []string{"tenant", "service"}, nil)
+	tokenAge = prometheus.NewDesc("defender_proxy_token_age_seconds",
+		"Time since the token of a tenant came; NaN when there is none.", []string{"tenant", "service"}, nil)
+	tokenFetches = prometheus.NewDesc("defender_proxy_token_fetches_total",
+		"Questions for a token, by outcome.", []string{"tenant", "service", "outcome"}, nil)
+	regionLatency = prometheus.NewDesc("defender_proxy_region_latency_seconds",
+		"Smoothed time of a probe on a warm connection; NaN before the first.", []string{"service", "region", "host"}, nil)
+	regionUp = prometheus.NewDesc("defender_proxy_region_up",
+		"1 while a region is in use, 0 while it is out after failures.", []string{"service", "region", "host"}, nil)
+)
+
+func (s state) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{tokenExpires, tokenAge, tokenFetches, regionLatency, regionUp} {
+		ch <- d
+	}
+}
+
+func (s state) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, t := range s.sources.Tenants {
+		for _, a := range t.Access {
+			st := a.Token.State()
+			expires, age := 0.0, math.NaN()
+			if st.Live {
+				expires, age = st.ExpiresIn.Seconds(), st.Age.Seconds()
+			}
+			gauge(tokenExpires, expires, t.Name, string(a.Service))
+			gauge(tokenAge, age, t.Name, string(a.Service))
+			count := func(outcome string, n uint64) {
+				ch <- prometheus.MustNewConstMetric(tokenFetches, prometheus.CounterValue, float64(n), t.Name, string(a.Service), outcome)
+			}
+			count("ok", st.Fetches-st.Failures)
+			count("failed", st.Failures)
+		}
+	}
+	for _, st := range s.sources.Monitor.Snapshot() {
+		latency, up := math.NaN(), 0.0
+		if st.Samples > 0 {
+			latency = st.Latency.Seconds()
+		}
+		if st.Healthy {
+			up = 1
+		}
+		gauge(regionLatency, latency, string(st.Service), string(st.Region), st.Host)
+		gauge(regionUp, up, string(st.Service), string(st.Region), st.Host)
+	}
+}

@@ -1,0 +1,46 @@
+// Package proxy is the way of a request: a caller without a credential asks,
+// and gets Microsoft's answer or a refusal that says why.
+//
+//	guard → tenant → operation → policy → quota → token → region → forward → rewrite → audit
+//
+// Serve.go holds these steps as calls, top to bottom, and each has a file of its
+// name:
+//
+//   - guard finds the client group by the socket's address, checks Host and what
+//     browsers send, and turns the raw request target into one canonical path.
+//   - tenant picks the tenant: the path's prefix /t/{name}, else the listener's
+//     default, else the only one.
+//   - operation finds the row of the catalog that is asked for.
+//   - policy asks whether the operator granted it to the client group, and then
+//     whether the tenant's token permits it.
+//   - quota spends the documented budget. It lets everything pass so far.
+//   - token gives the bearer for the operation's audience.
+//   - region gives the endpoints in order, nearest first.
+//   - forward sends a request made from nothing: an allow-list of headers, the
+//     canonical path, the raw query, the bearer last. It sends again only where
+//     nothing can be done twice.
+//   - rewrite cleans the answer's headers and turns its links home.
+//   - audit writes the record, whatever happened; for a write one more before it
+//     is sent.
+//
+// A step takes what it needs and returns a value and an error. An error that a
+// caller should understand is a *Refusal; any other becomes a bare 500. Only
+// serve.go writes to the caller.
+//
+// # Vocabulary
+//
+//   - client group: callers that the operator granted the same things, known by
+//     their address.
+//   - tenant: an Entra directory, under the operator's name for it.
+//   - operation: a row of the catalog: something that can be asked.
+//   - class: what operations do to a tenant: read, hunt, download, triage,
+//     manage, respond.
+//   - grant: what the operator allows a client group.
+//   - permission: what an administrator allows the application in Entra; the
+//     token's claims roles and scp list them.
+//   - audience: the resource that a token is for. It goes with the operation's
+//     service, never with a host.
+//   - region: where an endpoint of a service stands.
+//   - upstream: the endpoint that answers.
+//   - refusal: an answer that the proxy makes itself.
+package proxy

@@ -1,0 +1,142 @@
+package proxy
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/google/uuid"
+
+	"defender-proxy/internal/audit"
+	"defender-proxy/internal/canon"
+	"defender-proxy/internal/token"
+	"defender-proxy/policy"
+	"defender-proxy/regions"
+)
+
+// Exchange is what is known of one request so far. The steps return what they
+// find; serve puts it here. It belongs to the request's goroutine.
+type Exchange struct {
+	ID       string
+	Start    time.Time
+	Listener *listener
+
+	// What guard finds.
+	Client  *Client
+	Address netip.Addr
+	Method  string
+	Path    canon.Path // behind a tenant's prefix
+	Named   string     // the tenant that the path names, if any
+	Query   string     // raw, without credentials
+	Bare    bool       // there was a question mark
+
+	Tenant    *Tenant
+	Operation *policy.Operation
+	Decision  policy.Decision
+	Bearer    *token.Bearer
+	Permits   *policy.Permits // of the bearer
+	Order     []regions.Endpoint
+
+	// What forward and rewrite count.
+	Region    regions.Name
+	Attempts  int
+	Status    int
+	BytesIn   int64
+	BytesOut  int64
+	FirstByte time.Duration // from the request's coming to the answer's beginning
+	Err       error         // how the exchange failed, if it did
+}
+
+// newExchange begins a request. Request ids are UUIDs of version 7, which sort
+// by time (RFC 9562, section 5.7).
+func newExchange(l *listener, r *http.Request, now time.Time) *Exchange {
+	x := &Exchange{Start: now, Listener: l, Method: r.Method}
+	if id, err := uuid.NewV7(); err == nil {
+		x.ID = id.String()
+	} else {
+		x.Err = err // no randomness: the request is refused as an internal failure
+	}
+	return x
+}
+
+type exchangeKey struct{}
+
+// with puts the exchange where the handlers behind mux find it.
+func (x *Exchange) with(ctx context.Context) context.Context {
+	return context.WithValue(ctx, exchangeKey{}, x)
+}
+
+func exchangeOf(r *http.Request) *Exchange { return r.Context().Value(exchangeKey{}).(*Exchange) }
+
+// base is what links lead to: the listener's public URL, or the scheme and the
+// accepted Host of the request, and the tenant's prefix if the caller used one.
+func (x *Exchange) base(r *http.Request) string {
+	base := x.Listener.publicURL
+	if base == "" {
+		base = x.Listener.names.Scheme() + "://" + r.Host
+	}
+	if x.Named != "" {
+		base += "/t/" + x.Named
+	}
+	return base
+}
+
+// record gives the exchange in the words of the audit.
+func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
+	rec := audit.Record{
+		Event:     event,
+		Time:      x.Start,
+		ID:        x.ID,
+		Listener:  x.Listener.Address,
+		Address:   x.Address,
+		Method:    shortened(x.Method),
+		Path:      x.Path.String(),
+		Rule:      x.Decision.Rule.Entry,
+		Region:    string(x.Region),
+		Attempts:  x.Attempts,
+		Status:    x.Status,
+		BytesIn:   x.BytesIn,
+		BytesOut:  x.BytesOut,
+		FirstByte: x.FirstByte,
+		UserAgent: shortened(r.UserAgent()),
+	}
+	if rec.Path == "" {
+		rec.Path = shortened(rawPath(r.RequestURI))
+	}
+	if x.Client != nil {
+		rec.Client = x.Client.Name
+	}
+	if x.Tenant != nil {
+		rec.Tenant = x.Tenant.Name
+	}
+	if x.Operation != nil {
+		rec.Operation, rec.Class = x.Operation.ID, string(x.Operation.Class)
+	}
+	if x.Bearer != nil {
+		rec.TokenUTI = x.Bearer.Claims().UTI
+	}
+	switch {
+	case x.Decision.Allowed():
+		rec.Decision = "allowed"
+	case x.Err != nil:
+		rec.Decision = "refused"
+	}
+	if x.Decision.Verdict == policy.Reported {
+		rec.Reason = "the token lacks " + oneOf(x.Permits.Needs(x.Operation)) + ", let pass by policy.claims: report"
+	}
+	if x.Err != nil {
+		refused := asRefusal(x.Err)
+		rec.Code, rec.Reason = string(refused.Code), refused.Error()
+	}
+	return rec
+}
+
+// shortened bounds what a caller can put into a record.
+func shortened(s string) string {
+	const most = 256
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}

@@ -1,0 +1,119 @@
+package proxy
+
+import (
+	"net/http"
+	"net/textproto"
+	"strings"
+)
+
+// headerList says which request headers go out.
+type headerList struct{ more map[string]bool }
+
+func newHeaderList(more []string) headerList {
+	l := headerList{make(map[string]bool, len(more))}
+	for _, name := range more {
+		l.more[textproto.CanonicalMIMEHeaderKey(name)] = true
+	}
+	return l
+}
+
+// allows reports whether a header goes out. The list is closed: what is not on
+// it cannot carry a credential, a path, a method or a framing of its own,
+// however it is spelt.
+func (l headerList) allows(name string) bool {
+	switch name {
+	case "Accept", "Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "User-Agent",
+		"Range", "Prefer", "Consistencylevel", "Mime-Version",
+		"Client-Request-Id", "X-Ms-Client-Request-Id", "Return-Client-Request-Id":
+		return true
+	}
+	for _, prefix := range [...]string{"Accept-", "If-", "Odata-"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return l.more[name]
+}
+
+// outgoing makes the headers of the request to upstream from those of the list.
+// Names that the caller's Connection header lists are its own hop's (RFC 9110,
+// section 7.6.1). The bearer comes later, so nothing here can take it away.
+func (l headerList) outgoing(in http.Header, version string) http.Header {
+	out := make(http.Header, 8)
+	for name, values := range in {
+		if l.allows(name) && !listed(in["Connection"], name) {
+			out[name] = values
+		}
+	}
+	if _, ok := out["User-Agent"]; !ok {
+		out["User-Agent"] = []string{"defender-proxy/" + version}
+	}
+	// Links can be rewritten in plain text and in gzip, so no other encoding is
+	// asked for. Without the header upstream may choose; identity leaves nothing
+	// to choose.
+	if accepts(out["Accept-Encoding"], "gzip") {
+		out["Accept-Encoding"] = gzipOnly
+	} else {
+		out["Accept-Encoding"] = identityOnly
+	}
+	return out
+}
+
+var (
+	gzipOnly     = []string{"gzip"}
+	identityOnly = []string{"identity"}
+)
+
+// listed reports whether a comma-separated header holds a name.
+func listed(values []string, name string) bool {
+	for _, v := range values {
+		for item := range strings.SplitSeq(v, ",") {
+			if asciiLower(strings.TrimSpace(item)) == asciiLower(name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// accepts reports whether Accept-Encoding names an encoding, or all, without
+// forbidding it (RFC 9110, section 12.5.3).
+func accepts(values []string, encoding string) bool {
+	for _, v := range values {
+		for item := range strings.SplitSeq(v, ",") {
+			name, weight, _ := strings.Cut(item, ";")
+			name = asciiLower(strings.TrimSpace(name))
+			if name != encoding && name != "*" {
+				continue
+			}
+			weight = strings.ReplaceAll(asciiLower(weight), " ", "")
+			if q, ok := strings.CutPrefix(weight, "q="); ok && strings.Trim(q, "0.") == "" {
+				return false
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// clean takes from an answer's headers what belongs to Microsoft's own hop or
+// speaks to browsers about Microsoft's origin, and what only the proxy may say.
+func clean(h http.Header) {
+	for _, v := range h["Connection"] {
+		for name := range strings.SplitSeq(v, ",") {
+			h.Del(strings.TrimSpace(name))
+		}
+	}
+	for name := range h {
+		switch name {
+		case "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+			"Set-Cookie", "Set-Cookie2", "Alt-Svc", "Strict-Transport-Security", "Www-Authenticate",
+			"Proxy-Status", "X-Request-Id":
+			delete(h, name)
+		default:
+			if strings.HasPrefix(name, "Access-Control-") {
+				delete(h, name)
+			}
+		}
+	}
+}

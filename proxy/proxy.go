@@ -1,0 +1,186 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/mux"
+	"github.com/rs/zerolog"
+
+	"defender-proxy/internal/audit"
+	"defender-proxy/internal/clients"
+	"defender-proxy/internal/listen"
+	"defender-proxy/internal/tenant"
+	"defender-proxy/internal/token"
+	"defender-proxy/policy"
+	"defender-proxy/regions"
+)
+
+// Client is a client group and what it may do.
+type Client struct {
+	Name string
+	From []netip.Prefix
+	// Tenants are the names of those it may ask for; all when nil.
+	Tenants []string
+	Grants  *policy.Grants
+}
+
+// Tenant is a tenant with what its requests go through.
+type Tenant struct {
+	tenant.Tenant
+	// ClientID is the application whose token is used, for messages.
+	ClientID string
+	// Upstreams are by service; a service that is missing cannot be reached.
+	Upstreams map[policy.Service]*Upstream
+}
+
+// Upstream is a service as one tenant sees it.
+type Upstream struct {
+	Audience string
+	Token    *token.Source
+	Regions  *regions.Pool
+
+	permits atomic.Pointer[permits] // of the bearer that was seen last
+}
+
+// permits is what one bearer permits.
+type permits struct {
+	bearer *token.Bearer
+	*policy.Permits
+}
+
+// Listener is an address that callers connect to, as requests see it.
+type Listener struct {
+	// Address is host:port as configured, for records and messages.
+	Address string
+	// Hosts are the names and addresses that a request's Host may be, with or
+	// without a port, beside the address that it came to. Connections that came
+	// to a loopback address may call it localhost too.
+	Hosts []string
+	// Tenant is the name of the tenant of requests that name none; empty: none.
+	Tenant string
+	// Clients are the names of the groups that may use it; all when nil.
+	Clients []string
+	// PublicURL is the base of links in answers; empty: the scheme and the Host
+	// of the request.
+	PublicURL string
+	TLS       bool
+}
+
+// Limits bound what callers can use up.
+type Limits struct {
+	// InFlight is the number of requests served at once; one more is refused.
+	InFlight int
+	// RequestBytes is the size of a request's body.
+	RequestBytes int64
+	// ConnectTimeout is how long an attempt may take to connect, TLS included.
+	ConnectTimeout time.Duration
+	// FirstByteTimeout is how long an attempt may take to begin its answer, and
+	// how long an answer that has begun may pause.
+	FirstByteTimeout time.Duration
+	// BodyIdle is how long a caller may pause while it sends a body or reads an
+	// answer.
+	BodyIdle time.Duration
+}
+
+// Metrics counts what happened. Observe is called once a request, concurrently,
+// and must not keep the record.
+type Metrics interface{ Observe(*audit.Record) }
+
+// Deps are the parts that a Proxy is made of. All are needed but ForwardHeaders.
+type Deps struct {
+	Policy    *policy.Policy
+	Clients   []Client // in the order in which they are searched
+	Tenants   []Tenant
+	Transport http.RoundTripper
+	Monitor   *regions.Monitor
+	Audit     *audit.Log
+	// WritesNeedAudit refuses a write whose record cannot be stored.
+	WritesNeedAudit bool
+	Metrics         Metrics
+	Log             zerolog.Logger
+	Limits          Limits
+	// ForwardHeaders are request headers to let through beyond the fixed list.
+	ForwardHeaders []string
+	// Version stands in the User-Agent of requests that have none.
+	Version string
+}
+
+// Proxy serves the requests of all listeners. It is safe for concurrent use.
+type Proxy struct {
+	Deps
+	tenants  map[string]*Tenant
+	headers  headerList
+	pages    *mux.Router
+	inFlight atomic.Int64
+}
+
+// New makes a Proxy of its parts.
+func New(d Deps) (*Proxy, error) {
+	switch {
+	case d.Policy == nil || d.Policy.Catalog == nil:
+		return nil, errors.New("proxy: no policy")
+	case d.Transport == nil || d.Monitor == nil || d.Audit == nil || d.Metrics == nil:
+		return nil, errors.New("proxy: transport, monitor, audit and metrics are all needed")
+	case d.Limits.InFlight <= 0 || d.Limits.RequestBytes <= 0 || d.Limits.ConnectTimeout <= 0 || d.Limits.FirstByteTimeout <= 0 || d.Limits.BodyIdle <= 0:
+		return nil, errors.New("proxy: every limit must be above 0")
+	}
+	p := &Proxy{Deps: d, tenants: make(map[string]*Tenant, len(d.Tenants)), headers: newHeaderList(d.ForwardHeaders)}
+	for i := range d.Tenants {
+		t := &d.Tenants[i]
+		if _, ok := p.tenants[t.Name]; ok {
+			return nil, fmt.Errorf("proxy: two tenants are called %s", t.Name)
+		}
+		p.tenants[t.Name] = t
+	}
+	p.pages = p.router()
+	return p, nil
+}
+
+// listener is a Listener with its client groups at hand.
+type listener struct {
+	Listener
+	publicURL string
+	names     *listen.Names
+	groups    *clients.Groups
+	clients   []*Client // in the order of groups
+}
+
+// Handler serves the requests that come to one listener.
+func (p *Proxy) Handler(l Listener) (http.Handler, error) {
+	in := &listener{Listener: l, publicURL: strings.TrimSuffix(l.PublicURL, "/"), names: listen.NewNames(l.Hosts, l.TLS, l.PublicURL)}
+	for _, name := range l.Clients {
+		if !slices.ContainsFunc(p.Clients, func(c Client) bool { return c.Name == name }) {
+			return nil, fmt.Errorf("proxy: listener %s: no client group is called %s", l.Address, name)
+		}
+	}
+	if l.Tenant != "" && p.tenants[l.Tenant] == nil {
+		return nil, fmt.Errorf("proxy: listener %s: no tenant is called %s", l.Address, l.Tenant)
+	}
+	var groups []clients.Group
+	for i := range p.Clients {
+		if c := &p.Clients[i]; l.Clients == nil || slices.Contains(l.Clients, c.Name) {
+			groups = append(groups, clients.Group{Name: c.Name, From: c.From})
+			in.clients = append(in.clients, c)
+		}
+	}
+	in.groups = clients.New(groups)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.handle(w, r, in) }), nil
+}
+
+// asciiLower is strings.ToLower for ASCII alone: names of hosts have no other
+// letters, and other letters have no business to become ones.
+func asciiLower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + ('a' - 'A')
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,240 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"defender-proxy/internal/token"
+	"defender-proxy/policy"
+)
+
+// Code says in one word why the proxy answered itself. Codes are stable.
+type Code string
+
+// The codes.
+const (
+	InvalidPath       Code = "InvalidPath"
+	InvalidRequest    Code = "InvalidRequest"
+	ClientNotAdmitted Code = "ClientNotAdmitted"
+	HostNotAllowed    Code = "HostNotAllowed"
+	CrossSiteRequest  Code = "CrossSiteRequest"
+	UnknownTenant     Code = "UnknownTenant"
+	UnknownOperation  Code = "UnknownOperation"
+	MethodNotAllowed  Code = "MethodNotAllowed"
+	NotGranted        Code = "NotGranted"
+	MissingPermission Code = "MissingPermission"
+	TokenUnavailable  Code = "TokenUnavailable"
+	RegionUnavailable Code = "RegionUnavailable"
+	InvalidAnswer     Code = "InvalidAnswer"
+	AuditUnavailable  Code = "AuditUnavailable"
+	RequestTooLarge   Code = "RequestTooLarge"
+	RequestTimeout    Code = "RequestTimeout"
+	Overloaded        Code = "Overloaded"
+	Internal          Code = "Internal"
+
+	// clientGone is no answer, for nobody is there to read it; it stands in the
+	// audit record.
+	clientGone Code = "ClientGone"
+)
+
+// codes gives each code its status and its error type for Proxy-Status
+// (RFC 9209, section 2.3).
+var codes = map[Code]struct {
+	status     int
+	proxyError string
+}{
+	InvalidPath:       {http.StatusBadRequest, "http_request_error"},
+	InvalidRequest:    {http.StatusBadRequest, "http_request_error"},
+	ClientNotAdmitted: {http.StatusForbidden, "http_request_denied"},
+	HostNotAllowed:    {http.StatusMisdirectedRequest, "http_request_denied"},
+	CrossSiteRequest:  {http.StatusForbidden, "http_request_denied"},
+	UnknownTenant:     {http.StatusNotFound, "http_request_denied"},
+	UnknownOperation:  {http.StatusNotFound, "http_request_denied"},
+	MethodNotAllowed:  {http.StatusMethodNotAllowed, "http_request_denied"},
+	NotGranted:        {http.StatusForbidden, "http_request_denied"},
+	MissingPermission: {http.StatusForbidden, "http_request_denied"},
+	TokenUnavailable:  {http.StatusServiceUnavailable, "destination_unavailable"},
+	RegionUnavailable: {http.StatusBadGateway, "destination_unavailable"},
+	InvalidAnswer:     {http.StatusBadGateway, "http_protocol_error"},
+	AuditUnavailable:  {http.StatusServiceUnavailable, "proxy_internal_error"},
+	RequestTooLarge:   {http.StatusRequestEntityTooLarge, "http_request_error"},
+	RequestTimeout:    {http.StatusRequestTimeout, "http_request_error"},
+	Overloaded:        {http.StatusServiceUnavailable, "connection_limit_reached"},
+	Internal:          {http.StatusInternalServerError, "proxy_internal_error"},
+	clientGone:        {499, "connection_terminated"},
+}
+
+// Refusal is an answer that the proxy makes itself.
+type Refusal struct {
+	Code Code
+	// Message is for the caller: what was asked, why it is refused, what to do.
+	Message string
+	// Err is for the operator's audit record only.
+	Err error
+	// Timeout makes RegionUnavailable a 504.
+	Timeout bool
+	// RetryAfter goes into the header of its name, in whole seconds and at least
+	// one, where it is not 0: waiting helps.
+	RetryAfter time.Duration
+	// Allow goes into the header of its name, for MethodNotAllowed.
+	Allow string
+}
+
+// Error gives code, message and what lies behind them.
+func (r *Refusal) Error() string {
+	s := string(r.Code) + ": " + r.Message
+	if r.Err != nil {
+		s += ": " + r.Err.Error()
+	}
+	return s
+}
+
+// Unwrap gives what lies behind the refusal.
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// Status is the refusal's HTTP status.
+func (r *Refusal) Status() int {
+	if r.Code == RegionUnavailable && r.Timeout {
+		return http.StatusGatewayTimeout
+	}
+	return codes[r.Code].status
+}
+
+func refusal(code Code, format string, args ...any) *Refusal {
+	return &Refusal{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// asRefusal gives the refusal in err. An error that no step meant for a caller
+// is a bug, of which the caller learns nothing but the request id.
+func asRefusal(err error) *Refusal {
+	var r *Refusal
+	if errors.As(err, &r) {
+		return r
+	}
+	return &Refusal{
+		Code:    Internal,
+		Message: "The proxy failed. Its audit record of this request, by the id in target, says where.",
+		Err:     err,
+	}
+}
+
+// write sends the refusal in the shape of Microsoft's errors, which is what
+// callers parse (learn.microsoft.com/defender-endpoint/api/common-errors).
+func (r *Refusal) write(w http.ResponseWriter, id string) {
+	var body struct {
+		Error struct {
+			Code    Code   `json:"code"`
+			Message string `json:"message"`
+			Target  string `json:"target"`
+		} `json:"error"`
+	}
+	body.Error.Code, body.Error.Message, body.Error.Target = r.Code, r.Message, id
+	h := w.Header()
+	h.Set("Proxy-Status", fmt.Sprintf("defender-proxy; error=%s; details=%q", codes[r.Code].proxyError, r.Code))
+	if r.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(max(1, (r.RetryAfter+time.Second-1)/time.Second))))
+	}
+	if r.Allow != "" {
+		h.Set("Allow", r.Allow)
+	}
+	writeJSON(w, r.Status(), body)
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // people read it in a terminal, and nosniff stands
+	_ = e.Encode(v)        // nobody is left to tell
+}
+
+// notGranted words the operator's no.
+func notGranted(x *Exchange) *Refusal {
+	op, client := x.Operation, x.Client
+	what := fmt.Sprintf("%s %s (operation %s, class %s)", x.Method, op.Path, op.ID, op.Class)
+	if op.Path == "" {
+		what = fmt.Sprintf("%s %s, a path outside the catalog (class read),", x.Method, x.Path)
+	}
+	if entry := x.Decision.Rule.Entry; entry != "" {
+		return refusal(NotGranted, "%s is denied to client group %s by the entry %q. An operator can change that under deny of the group in the proxy's configuration.",
+			what, client.Name, entry)
+	}
+	return refusal(NotGranted, "%s is not granted to client group %s. An operator grants it with %q or %q under allow of the group in the proxy's configuration. GET /-/operations lists what is granted.",
+		what, client.Name, op.ID, op.Class)
+}
+
+// missingPermission words the token's no, before Microsoft is asked.
+func missingPermission(x *Exchange) *Refusal {
+	op, permits := x.Operation, x.Permits
+	needs, holds := permits.Needs(op), permits.Held()
+	kind := "application"
+	if permits.Delegated() {
+		kind = "delegated"
+	}
+	if len(needs) == 0 {
+		return refusal(MissingPermission, "%s %s: Microsoft documents no %s permission for it, and the token of tenant %s is of that kind. If it is allowed all the same, an operator corrects operation %s under policy.operations in the proxy's configuration.",
+			x.Method, op.Path, kind, x.Tenant.Name, op.ID)
+	}
+	held := "no permission at all"
+	if len(holds) > 0 {
+		held = list(holds)
+	}
+	return refusal(MissingPermission, "%s %s needs %s; the token of tenant %s holds %s. %s",
+		x.Method, op.Path, oneOf(needs), x.Tenant.Name, held, GrantAdvice(op.Service, x.Tenant.ClientID, kind))
+}
+
+// GrantAdvice tells where an administrator grants a permission. kind is
+// application or delegated.
+func GrantAdvice(s policy.Service, clientID, kind string) string {
+	return fmt.Sprintf("An administrator grants it at https://entra.microsoft.com/#view/Microsoft_AAD_RegisteredApps/ApplicationMenuBlade/~/CallAnAPI/appId/%s : Add a permission, %s, %s permissions, then Grant admin consent; the next token has it.",
+		clientID, s.Application(), kind)
+}
+
+func oneOf(needs []policy.Permission) string {
+	if len(needs) == 1 {
+		return string(needs[0])
+	}
+	return "one of " + list(needs)
+}
+
+func list(permissions []policy.Permission) string {
+	const most = 40 // a message that nobody reads to its end helps nobody
+	var b strings.Builder
+	for i, p := range permissions {
+		if i == most {
+			fmt.Fprintf(&b, " and %d more", len(permissions)-most)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(string(p))
+	}
+	return b.String()
+}
+
+// tokenUnavailable words what package token says.
+func tokenUnavailable(x *Exchange, err error) error {
+	var e *token.Error
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return &Refusal{Code: TokenUnavailable, Message: fmt.Sprintf("The token of tenant %s has been asked for and has not come yet.", x.Tenant.Name), Err: err, RetryAfter: time.Second}
+	case !errors.As(err, &e):
+		return err
+	}
+	return &Refusal{
+		Code:       TokenUnavailable,
+		Message:    fmt.Sprintf("There is no token for tenant %s: %s %s", x.Tenant.Name, e.Sentence, e.Remedy),
+		Err:        err,
+		RetryAfter: max(e.RetryAfter, time.Second),
+	}
+}

@@ -1,0 +1,210 @@
+package proxy
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"defender-proxy/internal/links"
+)
+
+// maxWhole is the size in bytes up to which an answer whose links are rewritten
+// is read whole, so that it goes out with its length and one that breaks off is
+// noticed before it has begun. Larger ones stream.
+const maxWhole = 64 << 10
+
+// rewrite passes the answer on to the caller: its headers cleaned, its links
+// turned home, all else as it came.
+func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exchange) error {
+	target, err := links.NewTarget(x.base(r))
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	clean(resp.Header)
+	if err := linkHeaders(resp, target); err != nil {
+		return err
+	}
+	for name, values := range resp.Header {
+		h[name] = values
+	}
+	h["Proxy-Status"] = []string{"defender-proxy; next-hop=" + string(x.Region)}
+
+	if !rewritable(resp.Header) || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified {
+		return p.pass(w, resp.Body, resp.StatusCode, resp.ContentLength < 0)
+	}
+	h.Del("Content-Length")
+	if r.Method == http.MethodHead {
+		return p.pass(w, resp.Body, resp.StatusCode, false)
+	}
+	var turned io.Reader
+	if resp.Header.Get("Content-Encoding") == "gzip" {
+		plain, err := gzip.NewReader(resp.Body)
+		if err != nil {
+			return brokeOff(err)
+		}
+		packed := newPacked(links.NewReader(plain, target))
+		defer packed.release()
+		turned = packed
+	} else {
+		turned = links.NewReader(resp.Body, target)
+	}
+	if resp.ContentLength < 0 || resp.ContentLength > maxWhole {
+		return p.pass(w, turned, resp.StatusCode, resp.ContentLength < 0)
+	}
+	whole := wholes.Get().(*bytes.Buffer)
+	defer func() {
+		if whole.Cap() <= 4*maxWhole { // gzip may have come out larger than it went in
+			wholes.Put(whole)
+		}
+	}()
+	whole.Reset()
+	if _, err := whole.ReadFrom(turned); err != nil {
+		return brokeOff(err)
+	}
+	h["Content-Length"] = []string{strconv.Itoa(whole.Len())}
+	return p.pass(w, whole, resp.StatusCode, false)
+}
+
+var wholes = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, maxWhole+bytes.MinRead)) }}
+
+// linkHeaders turns the links in headers home. A redirect that leads elsewhere
+// is not passed on: the caller would follow it past the proxy.
+func linkHeaders(resp *http.Response, target links.Target) error {
+	for _, name := range [...]string{"Location", "Content-Location", "Operation-Location"} {
+		values := resp.Header[name]
+		if len(values) == 0 {
+			continue
+		}
+		home, ok := links.Header(values[0], target)
+		switch {
+		case ok && len(values) == 1:
+			resp.Header[name] = []string{home}
+		case resp.StatusCode >= 300 && resp.StatusCode < 400:
+			return refusal(InvalidAnswer, "Microsoft's answer is a redirect (%d) to a place that is not one of its API's paths. It is not followed.", resp.StatusCode)
+		default:
+			delete(resp.Header, name)
+		}
+	}
+	return nil
+}
+
+// rewritable reports whether an answer may hold links that can be reached: JSON,
+// plain or in gzip.
+func rewritable(h http.Header) bool {
+	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil || kind != "application/json" && !strings.HasSuffix(kind, "+json") {
+		return false
+	}
+	switch h.Get("Content-Encoding") {
+	case "", "identity", "gzip":
+		return true
+	}
+	return false
+}
+
+// packedReader reads src compressed. Memory is constant, whatever the ratio of
+// what it reads is.
+type packedReader struct {
+	src io.Reader
+	gz  *gzip.Writer
+	out bytes.Buffer
+	buf [16 << 10]byte
+	err error
+}
+
+// packedReaders compress with the quickest level: what comes is compressed only
+// to be sent over a local network.
+var packedReaders = sync.Pool{New: func() any {
+	r := new(packedReader)
+	r.gz, _ = gzip.NewWriterLevel(&r.out, gzip.BestSpeed) // the level exists
+	return r
+}}
+
+func newPacked(src io.Reader) *packedReader {
+	r := packedReaders.Get().(*packedReader)
+	r.src, r.err = src, nil
+	r.out.Reset()
+	r.gz.Reset(&r.out)
+	return r
+}
+
+// release gives the reader back. It must not be read any more.
+func (r *packedReader) release() {
+	r.src = nil
+	packedReaders.Put(r)
+}
+
+func (r *packedReader) Read(p []byte) (int, error) {
+	for r.out.Len() == 0 && r.err == nil {
+		n, err := r.src.Read(r.buf[:])
+		if _, werr := r.gz.Write(r.buf[:n]); werr != nil {
+			err = werr
+		}
+		switch {
+		case err == io.EOF:
+			r.err = err
+			if cerr := r.gz.Close(); cerr != nil {
+				r.err = cerr
+			}
+		case err != nil:
+			r.err = err // without its end the stream cannot look complete
+		case n < len(r.buf):
+			_ = r.gz.Flush() // into memory: it cannot fail
+		}
+	}
+	if r.out.Len() > 0 {
+		return r.out.Read(p)
+	}
+	return 0, r.err
+}
+
+// pass sends status and body. flush sends each piece at once, for answers of
+// which nobody knows when they end. The status goes out with the first piece, so
+// that an answer that fails at once can still be refused.
+func (p *Proxy) pass(w *answer, src io.Reader, status int, flush bool) error {
+	conn := http.NewResponseController(w.ResponseWriter)
+	buf := buffers.Get().(*[32 << 10]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := src.Read(buf[:])
+		if err != nil && err != io.EOF {
+			return brokeOff(err)
+		}
+		_ = conn.SetWriteDeadline(time.Now().Add(p.Limits.BodyIdle)) // not every connection has deadlines
+		if !w.started {
+			w.WriteHeader(status)
+		}
+		if n > 0 {
+			if _, werr := w.Write(buf[:n]); errors.Is(werr, http.ErrBodyNotAllowed) {
+				return nil // HEAD, or a status that has no body
+			} else if werr != nil {
+				return &Refusal{Code: clientGone, Message: "The caller left during the answer, or read too slowly.", Err: werr}
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if flush {
+			_ = conn.Flush()
+		}
+	}
+}
+
+var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+func brokeOff(err error) *Refusal {
+	return &Refusal{
+		Code:       InvalidAnswer,
+		Message:    "Microsoft's answer broke off or cannot be read. Try again.",
+		Err:        err,
+		RetryAfter: time.Second,
+	}
+}

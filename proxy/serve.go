@@ -1,0 +1,208 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"defender-proxy/internal/audit"
+	"defender-proxy/policy"
+)
+
+// router chooses between the families of the URL space. It sees the canonical
+// path that the guard approved, behind a tenant's prefix; what is no page of
+// ours is a request for an operation, known or not.
+func (p *Proxy) router() *mux.Router {
+	r := mux.NewRouter().SkipClean(true).UseEncodedPath()
+	api := stepHandler(p.serve)
+	r.MatcherFunc(func(r *http.Request, _ *mux.RouteMatch) bool { return policy.Ours(r.URL.Path) }).Handler(api)
+	for path, page := range map[string]step{
+		"/":             p.help,
+		"/-/whoami":     p.whoami,
+		"/-/operations": p.operations,
+		"/-/explain":    p.explain,
+	} {
+		r.Path(path).Handler(stepHandler(readOnly(page)))
+	}
+	r.NotFoundHandler, r.MethodNotAllowedHandler = api, api
+	return r
+}
+
+// step answers a request or says why it cannot.
+type step func(*answer, *http.Request, *Exchange) error
+
+// stepHandler lets mux call a step; its error goes where handle finds it.
+func stepHandler(s step) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		x := exchangeOf(r)
+		x.Err = s(w.(*answer), r, x)
+	})
+}
+
+// serve is the way of a request for an operation, behind the guard.
+func (p *Proxy) serve(w *answer, r *http.Request, x *Exchange) (err error) {
+	ctx := r.Context()
+	if x.Tenant, err = p.tenant(x); err != nil {
+		return err
+	}
+	if x.Operation, err = p.operation(x); err != nil {
+		return err
+	}
+	if x.Bearer, x.Decision, err = p.decide(ctx, x); err != nil {
+		return err
+	}
+	if err = p.spend(ctx, x); err != nil {
+		return err
+	}
+	if x.Order, err = p.order(x); err != nil {
+		return err
+	}
+	plan, err := p.plan(x, w, r)
+	if err != nil {
+		return err
+	}
+	if err = p.announce(x, r); err != nil {
+		return err
+	}
+	resp, err := p.forward(ctx, x, plan)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return p.rewrite(w, r, resp, x)
+}
+
+// handle runs a request from its first byte to its record. It is the one place
+// that writes refusals.
+func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, l *listener) {
+	x := newExchange(l, r, time.Now())
+	out := &answer{ResponseWriter: w}
+	out.Header().Set("X-Request-Id", x.ID)
+
+	x.Err = p.run(out, r, x)
+	cut := false
+	switch {
+	case x.Err == nil:
+	case r.Context().Err() != nil && !out.started && !errors.As(x.Err, new(*Refusal)):
+		// A body that paused too long ends the context as well, but has its
+		// refusal.
+		x.Err = &Refusal{Code: clientGone, Message: "The caller left before the answer.", Err: x.Err}
+		out.status = codes[clientGone].status
+	case out.started:
+		cut = true // an answer that broke off must not look complete
+	default:
+		refused := asRefusal(x.Err)
+		if refused.Code == Internal {
+			p.Log.Error().Str("request_id", x.ID).Err(x.Err).Msg("request failed")
+		}
+		refused.write(out, x.ID)
+	}
+	x.Status, x.BytesOut = out.status, out.bytes
+	p.audit(x, r)
+	if cut {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// run guards a request and hands it to the family that it belongs to. A panic
+// becomes an error: one request's bug is not the next one's.
+func (p *Proxy) run(w *answer, r *http.Request, x *Exchange) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			// The value may hold anything, a header too; its type and the stack do not.
+			p.Log.Error().Str("request_id", x.ID).Str("panic", fmt.Sprintf("%T", v)).Bytes("stack", debug.Stack()).Msg("bug: request panicked")
+			err = fmt.Errorf("panic of type %T", v)
+		}
+	}()
+	if x.Err != nil {
+		return x.Err
+	}
+	defer p.inFlight.Add(-1)
+	if p.inFlight.Add(1) > int64(p.Limits.InFlight) {
+		return &Refusal{
+			Code:       Overloaded,
+			Message:    fmt.Sprintf("%d requests are under way, the most that limits.max_in_flight allows. Try again.", p.Limits.InFlight),
+			RetryAfter: time.Second,
+		}
+	}
+	if err := p.guard(x, r); err != nil {
+		return err
+	}
+	r = r.WithContext(x.with(r.Context()))
+	r.URL = &url.URL{Path: x.Path.String(), RawPath: x.Path.String()}
+	p.pages.ServeHTTP(w, r)
+	return x.Err
+}
+
+// readOnly refuses all but GET and HEAD.
+func readOnly(s step) step {
+	return func(w *answer, r *http.Request, x *Exchange) error {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			return &Refusal{Code: MethodNotAllowed, Message: fmt.Sprintf("%s is a page to read: GET it.", x.Path), Allow: "GET, HEAD"}
+		}
+		return s(w, r, x)
+	}
+}
+
+// audit writes the record and counts it. By now the caller has its answer, so
+// a record that cannot be stored can only be told in the log.
+func (p *Proxy) audit(x *Exchange, r *http.Request) {
+	rec := x.record(audit.Request, r)
+	rec.Duration = time.Since(x.Start)
+	if err := p.Audit.Write(&rec); err != nil {
+		p.Log.Error().Str("request_id", x.ID).Err(err).Msg("audit record lost")
+	}
+	p.Metrics.Observe(&rec)
+}
+
+// announce records a write before it is sent. Without a record, no write.
+func (p *Proxy) announce(x *Exchange, r *http.Request) error {
+	if !x.Operation.Class.Writes() {
+		return nil
+	}
+	rec := x.record(audit.Intent, r)
+	err := p.Audit.Write(&rec)
+	switch {
+	case err == nil:
+		return nil
+	case !p.WritesNeedAudit:
+		p.Log.Error().Str("request_id", x.ID).Err(err).Msg("write goes out without its audit record")
+		return nil
+	}
+	return &Refusal{
+		Code:       AuditUnavailable,
+		Message:    "The audit record of this write cannot be stored, so the write is not sent. An operator looks at the disk and at audit.file in the proxy's configuration.",
+		Err:        err,
+		RetryAfter: 10 * time.Second,
+	}
+}
+
+// answer is a ResponseWriter that remembers what went out.
+type answer struct {
+	http.ResponseWriter
+	started bool
+	status  int
+	bytes   int64
+}
+
+func (a *answer) WriteHeader(status int) {
+	a.started, a.status = true, status
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	if !a.started {
+		a.WriteHeader(http.StatusOK)
+	}
+	n, err := a.ResponseWriter.Write(b)
+	a.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }

@@ -10,6 +10,7 @@ import (
 
 	"defender-proxy/internal/audit"
 	"defender-proxy/internal/canon"
+	"defender-proxy/internal/links"
 	"defender-proxy/internal/token"
 	"defender-proxy/policy"
 	"defender-proxy/regions"
@@ -48,6 +49,9 @@ type Exchange struct {
 	Err       error         // how the exchange failed, if it did
 }
 
+// Request ids are no secrets, so their randomness may come from a pool.
+func init() { uuid.EnableRandPool() }
+
 // newExchange begins a request. Request ids are UUIDs of version 7, which sort
 // by time (RFC 9562, section 5.7).
 func newExchange(l *listener, r *http.Request, now time.Time) *Exchange {
@@ -71,15 +75,34 @@ func exchangeOf(r *http.Request) *Exchange { return r.Context().Value(exchangeKe
 
 // base is what links lead to: the listener's public URL, or the scheme and the
 // accepted Host of the request, and the tenant's prefix if the caller used one.
-func (x *Exchange) base(r *http.Request) string {
+func (x *Exchange) base(host string) string {
 	base := x.Listener.publicURL
 	if base == "" {
-		base = x.Listener.names.Scheme() + "://" + r.Host
+		base = x.Listener.names.Scheme() + "://" + host
 	}
 	if x.Named != "" {
 		base += "/t/" + x.Named
 	}
 	return base
+}
+
+// home is base for package links. Nearly all requests to a listener have the
+// same, so the newest is kept.
+func (x *Exchange) home(host string) (links.Target, error) {
+	if last := x.Listener.home.Load(); last != nil && last.host == host && last.named == x.Named {
+		return last.target, nil
+	}
+	target, err := links.NewTarget(x.base(host))
+	if err == nil {
+		x.Listener.home.Store(&home{host, x.Named, target})
+	}
+	return target, err
+}
+
+// home is the Target of a Host and a tenant's prefix.
+type home struct {
+	host, named string
+	target      links.Target
 }
 
 // record gives the exchange in the words of the audit.

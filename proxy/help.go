@@ -13,7 +13,7 @@ import (
 // help is the page at /: what this caller may do, with lines to paste. Text for
 // curl, HTML for a browser.
 func (p *Proxy) help(w *answer, r *http.Request, x *Exchange) error {
-	page := helpPage{Base: x.base(r), Client: x.Client.Name, Address: x.Address.String(), Version: p.Version}
+	page := helpPage{Base: x.base(r.Host), Client: x.Client.Name, Address: x.Address.String(), Version: p.Version}
 	t, err := p.tenant(x)
 	if err == nil {
 		x.Tenant = t

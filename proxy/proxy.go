@@ -150,6 +150,7 @@ type listener struct {
 	names     *listen.Names
 	groups    *clients.Groups
 	clients   []*Client // in the order of groups
+	home      atomic.Pointer[home]
 }
 
 // Handler serves the requests that come to one listener.

@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
-	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -18,12 +17,12 @@ import (
 // maxWhole is the size in bytes up to which an answer whose links are rewritten
 // is read whole, so that it goes out with its length and one that breaks off is
 // noticed before it has begun. Larger ones stream.
-const maxWhole = 64 << 10
+const maxWhole = 128 << 10
 
 // rewrite passes the answer on to the caller: its headers cleaned, its links
 // turned home, all else as it came.
 func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exchange) error {
-	target, err := links.NewTarget(x.base(r))
+	target, err := x.home(r.Host)
 	if err != nil {
 		return err
 	}
@@ -99,8 +98,9 @@ func linkHeaders(resp *http.Response, target links.Target) error {
 // rewritable reports whether an answer may hold links that can be reached: JSON,
 // plain or in gzip.
 func rewritable(h http.Header) bool {
-	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	if err != nil || kind != "application/json" && !strings.HasSuffix(kind, "+json") {
+	// Parameters do not matter, so mime.ParseMediaType need not look at them.
+	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	if kind = asciiLower(strings.TrimSpace(kind)); kind != "application/json" && !strings.HasSuffix(kind, "+json") {
 		return false
 	}
 	switch h.Get("Content-Encoding") {
@@ -167,14 +167,15 @@ func (r *packedReader) Read(p []byte) (int, error) {
 }
 
 // pass sends status and body. flush sends each piece at once, for answers of
-// which nobody knows when they end. The status goes out with the first piece, so
-// that an answer that fails at once can still be refused.
+// which nobody knows when they end; of others as much as the buffer holds goes
+// out in one piece. The status goes out with the first piece, so that an answer
+// that fails at once can still be refused.
 func (p *Proxy) pass(w *answer, src io.Reader, status int, flush bool) error {
 	conn := http.NewResponseController(w.ResponseWriter)
-	buf := buffers.Get().(*[32 << 10]byte)
+	buf := buffers.Get().(*[64 << 10]byte)
 	defer buffers.Put(buf)
 	for {
-		n, err := src.Read(buf[:])
+		n, err := fill(src, buf[:], flush)
 		if err != nil && err != io.EOF {
 			return brokeOff(err)
 		}
@@ -198,7 +199,20 @@ func (p *Proxy) pass(w *answer, src io.Reader, status int, flush bool) error {
 	}
 }
 
-var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+// fill reads once, or until the buffer is full.
+func fill(src io.Reader, buf []byte, once bool) (n int, err error) {
+	if once {
+		return src.Read(buf)
+	}
+	for n < len(buf) && err == nil {
+		var m int
+		m, err = src.Read(buf[n:])
+		n += m
+	}
+	return n, err
+}
+
+var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 func brokeOff(err error) *Refusal {
 	return &Refusal{

@@ -14,13 +14,11 @@ import (
 	"defender-proxy/policy"
 )
 
-// router chooses between the families of the URL space. It sees the canonical
-// path that the guard approved, behind a tenant's prefix; what is no page of
-// ours is a request for an operation, known or not.
+// router finds the pages of our own. It sees the canonical path that the guard
+// approved, behind a tenant's prefix; what is no page is a request for an
+// operation, if an unknown one.
 func (p *Proxy) router() *mux.Router {
 	r := mux.NewRouter().SkipClean(true).UseEncodedPath()
-	api := stepHandler(p.serve)
-	r.MatcherFunc(func(r *http.Request, _ *mux.RouteMatch) bool { return policy.Ours(r.URL.Path) }).Handler(api)
 	for path, page := range map[string]step{
 		"/":             p.help,
 		"/-/whoami":     p.whoami,
@@ -29,7 +27,7 @@ func (p *Proxy) router() *mux.Router {
 	} {
 		r.Path(path).Handler(stepHandler(readOnly(page)))
 	}
-	r.NotFoundHandler, r.MethodNotAllowedHandler = api, api
+	r.NotFoundHandler = stepHandler(p.serve)
 	return r
 }
 
@@ -132,6 +130,9 @@ func (p *Proxy) run(w *answer, r *http.Request, x *Exchange) (err error) {
 	}
 	if err := p.guard(x, r); err != nil {
 		return err
+	}
+	if policy.Ours(x.Path.String()) {
+		return p.serve(w, r, x) // the way of nearly all, without mux's copies of the request
 	}
 	r = r.WithContext(x.with(r.Context()))
 	r.URL = &url.URL{Path: x.Path.String(), RawPath: x.Path.String()}

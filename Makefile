@@ -1,0 +1,71 @@
+# Everything here works from a bare checkout with Go alone, but for race tests,
+# which need a C compiler.
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+FUZZTIME ?= 30s
+
+.PHONY: help build demo test check fmt vet staticcheck race tidy cross bench fuzz vuln cover clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/defender-proxy, static
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/defender-proxy ./cmd/defender-proxy
+
+demo: ## run the proxy against a simulator; no account needed
+	$(GO) run ./cmd/defender-proxy demo
+
+test: ## run all tests
+	$(GO) test ./...
+
+check: fmt vet staticcheck tidy race cross ## what CI runs
+
+fmt: ## fail on files that gofmt would change
+	@out=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }
+
+vet: ## go vet
+	$(GO) vet ./...
+
+staticcheck: ## staticcheck
+	$(GO) run $(STATICCHECK) ./...
+
+tidy: ## fail when go.mod or go.sum are not tidy
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+race: ## run all tests with the race detector
+	$(GO) test -race -count=1 ./...
+
+cross: ## build for every platform that is promised
+	@for p in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do \
+		echo "build $$p"; \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -o /dev/null ./cmd/defender-proxy || exit 1; \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) vet ./... || exit 1; \
+	done
+
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./policy ./proxy ./regions ./internal/...
+	$(GO) test -run '^$$' -bench . -benchtime 8x ./integration/bench
+
+fuzz: ## fuzz each target for FUZZTIME (30s)
+	@for f in $$(git ls-files '*_test.go' | xargs grep -l '^func Fuzz'); do \
+		for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' $$f); do \
+			echo "fuzz $$t in $$(dirname $$f)"; \
+			$(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x ./$$(dirname $$f) || exit 1; \
+		done; \
+	done
+
+vuln: ## look for known vulnerabilities; needs the Go vulnerability database
+	$(GO) run $(GOVULNCHECK) ./...
+
+cover: ## write coverage.html
+	$(GO) test -coverpkg=./... -coverprofile=coverage.out ./...
+	$(GO) tool cover -html=coverage.out -o coverage.html
+
+clean: ## remove what was built
+	rm -rf bin coverage.out coverage.html

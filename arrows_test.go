@@ -1,0 +1,91 @@
+package defenderproxy
+
+import (
+	"encoding/json"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// arrows lists what each package may import of this module. Top-level packages
+// and those under internal know each other's nouns at most; proxy gets built
+// parts, and only cmd knows the configuration.
+var arrows = map[string][]string{
+	"policy":             nil,
+	"regions":            nil,
+	"internal/canon":     nil,
+	"internal/clients":   nil,
+	"internal/egress":    nil,
+	"internal/links":     nil,
+	"internal/listen":    nil,
+	"internal/audit":     nil,
+	"internal/tenant":    {"regions"},
+	"internal/token":     {"internal/tenant"},
+	"internal/config":    {"internal/tenant", "policy", "regions"},
+	"internal/admin":     {"internal/audit", "internal/clients", "internal/listen", "internal/token", "policy", "regions"},
+	"proxy":              {"internal/audit", "internal/canon", "internal/clients", "internal/links", "internal/listen", "internal/tenant", "internal/token", "policy", "regions"},
+	"internal/simulator": {"policy"},
+	"cmd/defender-proxy": {"internal/admin", "internal/audit", "internal/clients", "internal/config", "internal/egress", "internal/listen", "internal/simulator", "internal/tenant", "internal/token", "policy", "proxy", "regions"},
+}
+
+// homes lists the one package that may import a library.
+var homes = map[string][]string{
+	"github.com/gorilla/mux":                                    {"proxy", "internal/admin", "internal/simulator"},
+	"github.com/golang-jwt/jwt/v5":                              {"internal/token", "internal/simulator"},
+	"golang.org/x/oauth2":                                       {"internal/token"},
+	"golang.org/x/oauth2/clientcredentials":                     {"internal/token"},
+	"go.yaml.in/yaml/v4":                                        {"internal/config"},
+	"github.com/spf13/cobra":                                    {"cmd/defender-proxy"},
+	"github.com/prometheus/client_golang/prometheus":            {"internal/admin"},
+	"github.com/prometheus/client_golang/prometheus/collectors": {"internal/admin"},
+	"github.com/prometheus/client_golang/prometheus/promhttp":   {"internal/admin"},
+	"github.com/google/uuid":                                    {"proxy", "internal/simulator"},
+	"github.com/rs/zerolog":                                     {"cmd/defender-proxy", "proxy", "internal/audit", "internal/token", "internal/simulator"},
+}
+
+func TestPackagesImportOnlyAlongTheArrows(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const module = "defender-proxy/"
+	seen := map[string]bool{}
+	for d := json.NewDecoder(strings.NewReader(string(out))); d.More(); {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := d.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if p.ImportPath+"/" == module || strings.HasPrefix(name, "integration") {
+			continue
+		}
+		allowed, known := arrows[name]
+		if !known {
+			t.Errorf("package %s has no row in arrows: say what it may import", name)
+		}
+		seen[name] = true
+		for _, i := range p.Imports {
+			if own, ok := strings.CutPrefix(i, module); ok {
+				if !slices.Contains(allowed, own) {
+					t.Errorf("%s imports %s, against the arrows", name, own)
+				}
+				continue
+			}
+			if first, _, _ := strings.Cut(i, "/"); !strings.Contains(first, ".") {
+				continue // the standard library
+			}
+			if !slices.Contains(homes[i], name) {
+				t.Errorf("%s imports %s, whose home is %v", name, i, homes[i])
+			}
+		}
+	}
+	for name := range arrows {
+		if !seen[name] {
+			t.Errorf("arrows has a row for %s, which is not there", name)
+		}
+	}
+}

@@ -1,0 +1,276 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/rs/zerolog"
+
+	"defender-proxy/internal/audit"
+	"defender-proxy/internal/clients"
+	"defender-proxy/internal/listen"
+	"defender-proxy/internal/token"
+	"defender-proxy/regions"
+)
+
+// side is an admin listener over a simulated Entra ID and one region, both of
+// which can be told to fail.
+type side struct {
+	t       *testing.T
+	handler http.Handler
+	metrics *Metrics
+	monitor *regions.Monitor
+
+	mu           sync.Mutex // guards what follows
+	refuse, down bool
+}
+
+func newSide(t *testing.T, change func(*Sources)) *side {
+	t.Helper()
+	s := &side{t: t, metrics: NewMetrics("test")}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		refuse, down := s.refuse, s.down
+		s.mu.Unlock()
+		if !strings.HasSuffix(r.URL.Path, "/token") {
+			if down {
+				w.WriteHeader(503)
+				return
+			}
+			w.WriteHeader(401)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if refuse {
+			w.WriteHeader(401)
+			fmt.Fprint(w, `{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided."}`)
+			return
+		}
+		_ = r.ParseForm()
+		signed, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+			"tid": "11111111-1111-1111-1111-111111111111", "aud": strings.TrimSuffix(r.PostForm.Get("scope"), "/.default"),
+			"exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix(), "roles": []string{"Alert.Read.All"},
+		}).SignedString([]byte("canary-key"))
+		fmt.Fprintf(w, `{"token_type":"Bearer","expires_in":3599,"access_token":%q}`, signed)
+	}))
+	settings := regions.DefaultSettings()
+	settings.ProbeInterval = 50 * time.Millisecond
+	transport := &http.Transport{}
+	s.monitor = regions.NewMonitor(settings, transport)
+	pool, err := s.monitor.Pool(regions.Cloud{Name: "lab", Endpoints: map[regions.Service]map[regions.Name]string{"mde": {"eu": server.URL}}}, "mde", nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := token.New(token.Options{Transport: transport, Log: zerolog.Nop()})
+	source := engine.Source(token.Account{
+		Name: "contoso", Authority: server.URL, Tenant: "11111111-1111-1111-1111-111111111111", ClientID: "22222222-2222-2222-2222-222222222222",
+		Secret: func() (string, error) { return "canary-secret", nil },
+	}, "https://mde.example")
+	sources := Sources{
+		Tenants: []Tenant{{Name: "contoso", Access: []Access{{Service: "mde", Token: source, Regions: pool}}}},
+		Monitor: s.monitor, Metrics: s.metrics, Names: listen.NewNames(nil, false, ""),
+	}
+	if change != nil {
+		change(&sources)
+	}
+	if s.handler, err = New(sources); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = engine.Run(ctx) })
+	running.Go(func() { _ = s.monitor.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		transport.CloseIdleConnections()
+		server.Close()
+	})
+	return s
+}
+
+func (s *side) set(refuse, down bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuse, s.down = refuse, down
+}
+
+func (s *side) get(path string, header ...string) *httptest.ResponseRecorder {
+	method, path, ok := strings.Cut(path, " ")
+	if !ok {
+		method, path = "GET", method
+	}
+	r := httptest.NewRequest(method, path, nil)
+	r.Host, r.RemoteAddr = "127.0.0.1:8081", "127.0.0.1:5555"
+	for i := 0; i < len(header); i += 2 {
+		if header[i] == "Host" {
+			r.Host = header[i+1]
+		}
+		r.Header.Set(header[i], header[i+1])
+	}
+	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8081})))
+	w := httptest.NewRecorder()
+	s.handler.ServeHTTP(w, r)
+	return w
+}
+
+// until polls a page until it has a status.
+func (s *side) until(path string, status int) string {
+	s.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		w := s.get(path)
+		if w.Code == status {
+			return w.Body.String()
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s stays %d: %s", path, w.Code, w.Body)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestReadyNeedsATokenAndARegionThatAnswers(t *testing.T) {
+	s := newSide(t, nil)
+	body := s.until("/-/ready", 200)
+	var view struct {
+		Ready   bool
+		Tenants []struct {
+			Tenant, Service, Region, Reason string
+			Ready                           bool
+		}
+	}
+	if err := json.Unmarshal([]byte(body), &view); err != nil || !view.Ready || len(view.Tenants) != 1 || view.Tenants[0].Region != "eu" {
+		t.Fatalf("ready says %s, %v", body, err)
+	}
+	s.set(false, true)
+	if body := s.until("/-/ready", 503); !strings.Contains(body, "no region has answered") {
+		t.Errorf("a region that is out: %s", body)
+	}
+	s.set(false, false)
+	s.until("/-/ready", 200)
+}
+
+func TestReadyTellsWhyThereIsNoToken(t *testing.T) {
+	s := newSide(t, nil)
+	s.set(true, false)
+	w := s.get("/-/ready")
+	if w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "secret") || !strings.Contains(w.Body.String(), `"tenant":"contoso"`) {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	if w := s.get("/-/healthy"); w.Code != 200 {
+		t.Errorf("the process is not healthy: %d", w.Code)
+	}
+}
+
+func TestAProxyWithoutTenantsIsNotReady(t *testing.T) {
+	s := newSide(t, func(s *Sources) { s.Tenants = nil })
+	if w := s.get("/-/ready"); w.Code != 503 {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	s = newSide(t, func(s *Sources) { s.Tenants = []Tenant{{Name: "lonely"}} })
+	if w := s.get("/-/ready"); w.Code != 503 || !strings.Contains(w.Body.String(), "no service") {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+}
+
+func TestWhoMayAsk(t *testing.T) {
+	s := newSide(t, nil)
+	for _, c := range []struct {
+		name, path string
+		header     []string
+		status     int
+	}{
+		{"the index", "/", nil, 200},
+		{"metrics", "/metrics", nil, 200},
+		{"HEAD", "HEAD /-/healthy", nil, 200},
+		{"another name", "/metrics", []string{"Host", "evil.example"}, 421},
+		{"a page of another origin", "/metrics", []string{"Origin", "http://evil.example"}, 403},
+		{"a cross-site request", "/-/regions", []string{"Sec-Fetch-Site", "cross-site"}, 403},
+		{"a page that there is not", "/nothing", nil, 404},
+		{"a write", "POST /-/ready", nil, 405},
+		{"the debugger", "/debug/pprof/", nil, 404},
+	} {
+		if w := s.get(c.path, c.header...); w.Code != c.status || w.Header().Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: got %d %s, want %d", c.name, w.Code, w.Body, c.status)
+		}
+	}
+	closed := newSide(t, func(s *Sources) {
+		s.Clients = clients.New([]clients.Group{{Name: "ops", From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}})
+	})
+	if w := closed.get("/-/healthy"); w.Code != 403 || !strings.Contains(w.Body.String(), "admin.clients") {
+		t.Errorf("an address of no group gets %d %s", w.Code, w.Body)
+	}
+}
+
+func TestRegionsShowsWhatWasMeasured(t *testing.T) {
+	s := newSide(t, nil)
+	s.until("/-/ready", 200)
+	var view struct{ Regions []Region }
+	if err := json.Unmarshal(s.get("/-/regions").Body.Bytes(), &view); err != nil || len(view.Regions) != 1 {
+		t.Fatal(err, view)
+	}
+	if r := view.Regions[0]; r.Region != "eu" || !r.Healthy || r.LatencyMS == nil || r.Samples == 0 || len(r.Chosen) != 1 {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestMetricsCountAndTheirLabelsAreBounded(t *testing.T) {
+	s := newSide(t, nil)
+	s.until("/-/ready", 200)
+	s.metrics.Observe(&audit.Record{Operation: "alerts.list", Class: "read", Status: 200, Region: "eu", Attempts: 2, BytesOut: 7, Duration: time.Second, FirstByte: time.Second})
+	s.metrics.Observe(&audit.Record{Status: 404, Code: "UnknownOperation"})
+	text := s.get("/metrics").Body.String()
+	for _, want := range []string{
+		`defender_proxy_requests_total{code="200",operation="alerts.list"} 1`,
+		`defender_proxy_requests_total{code="404",operation="none"} 1`,
+		`defender_proxy_refusals_total{reason="UnknownOperation"} 1`,
+		`defender_proxy_attempts_total{region="eu"} 2`,
+		`defender_proxy_bytes_total{direction="out"} 7`,
+		`defender_proxy_request_duration_seconds_count{class="read"} 1`,
+		`defender_proxy_first_byte_seconds_count{region="eu"} 1`,
+		`defender_proxy_token_fetches_total{outcome="ok",service="mde",tenant="contoso"} 1`,
+		`defender_proxy_token_fetches_total{outcome="failed",service="mde",tenant="contoso"} 0`,
+		`defender_proxy_region_up{host="`, `defender_proxy_build_info{version="test"} 1`, `go_goroutines `,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no line has %s", want)
+		}
+	}
+	if !regexp.MustCompile(`defender_proxy_token_expires_in_seconds\{service="mde",tenant="contoso"\} 3[45]\d\d`).MatchString(text) {
+		t.Error("the token's life is not there")
+	}
+	series := strings.Count(text, "\n")
+	for i := range 2000 {
+		s.metrics.Observe(&audit.Record{Path: fmt.Sprint("/api/", i), Method: fmt.Sprint("M", i), Tenant: fmt.Sprint("t", i), UserAgent: fmt.Sprint(i), Status: 404, Code: "UnknownOperation"})
+	}
+	s.metrics.Observe(&audit.Record{Operation: "alerts.list", Class: "read", Status: 99999})
+	s.metrics.Observe(&audit.Record{Operation: "alerts.list", Class: "read", Status: -1})
+	after := s.get("/metrics").Body.String()
+	if n := strings.Count(after, "\n"); n > series+30 {
+		t.Errorf("%d lines became %d", series, n)
+	}
+	if !strings.Contains(after, `code="other"`) {
+		t.Error("a made-up status has a label of its own")
+	}
+	if strings.Contains(after, "canary") {
+		t.Error("the metrics hold a secret")
+	}
+}
+
+func TestNewNeedsItsParts(t *testing.T) {
+	if _, err := New(Sources{}); err == nil {
+		t.Error("an admin listener without parts is made")
+	}
+}

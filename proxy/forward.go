@@ -74,6 +74,9 @@ func (pl *plan) request(ctx context.Context, e regions.Endpoint, authorization s
 	return req.WithContext(ctx)
 }
 
+// maxSent is how many regions one request may reach.
+const maxSent = 3
+
 // forward sends the plan to the regions in order until one answers. It sends
 // again only
 //
@@ -81,19 +84,23 @@ func (pl *plan) request(ctx context.Context, e regions.Endpoint, authorization s
 //   - GET and HEAD, after a failure or a 502, 503 or 504,
 //   - once more what was answered with 401, when there is another token.
 //
-// No attempt begins once FirstByteTimeout has gone by. The answer's body is the
-// caller's to close.
+// At most maxSent times does it reach a region, so that an outage is not
+// multiplied. No attempt begins once the longest one is over, so that a region that hangs
+// leaves room for one more try. The answer's body is the caller's to close.
 func (p *Proxy) forward(ctx context.Context, x *Exchange, pl *plan) (*http.Response, error) {
 	defer func() { x.BytesIn = pl.body.read.Load() }()
-	deadline := time.Now().Add(p.Limits.FirstByteTimeout)
-	renewed := false
+	deadline := time.Now().Add(p.Limits.ConnectTimeout + p.Limits.FirstByteTimeout)
+	renewed, arrived := false, 0
 	var last error
 	for i := 0; i < len(x.Order); i++ {
 		e := x.Order[i]
 		x.Region = e.Region
 		x.Attempts++
 		resp, sent, err := p.attempt(ctx, pl, e, x.Bearer.Authorization())
-		more := i+1 < len(x.Order) && time.Now().Before(deadline)
+		if sent {
+			arrived++
+		}
+		more := i+1 < len(x.Order) && arrived < maxSent && time.Now().Before(deadline)
 		switch {
 		case pl.body.failed.Load() != nil && err != nil:
 			return nil, pl.body.failure(err)

@@ -15,10 +15,13 @@ import (
 func (p *Proxy) help(w *answer, r *http.Request, x *Exchange) error {
 	page := helpPage{Base: x.base(r.Host), Client: x.Client.Name, Address: x.Address.String(), Version: p.Version}
 	t, err := p.tenant(x)
-	if err == nil {
+	switch {
+	case err == nil:
 		x.Tenant = t
 		page.Tenant = t.Name
-	} else {
+	case x.Named != "":
+		return err
+	default:
 		page.Problem = asRefusal(err).Message
 	}
 	if x.Named == "" {

@@ -1,0 +1,26 @@
+// Package simulator is Microsoft's side of the wire in one process: Entra ID,
+// Defender for Endpoint, Defender XDR and Graph security in seven regions, and
+// the blob storage behind download links, each on a TLS listener of its own on
+// a loopback address, with a certificate of the simulator's own authority.
+//
+// It is the peer that the proxy is tried against, in tests, in the command
+// demo and in the command simulate. It is therefore written from Microsoft's
+// public documentation alone: of the rest of the module it knows only the rows
+// of the catalog (which operations there are, with which permissions and
+// limits). Routing, OData, tokens and permission checks are its own code, so
+// that a misreading on one side shows as a difference between the two.
+//
+// What it does as documented: tokens of both versions of the endpoint, signed
+// with RS256; Entra's errors; the check of signature, audience, life and
+// permission; every operation of the catalog from a generated fleet, with
+// filters, pages, exports and signed links; writes that change state; the
+// limits in calls. What it leaves out: refresh tokens, certificates as
+// credentials, claims challenges, the limit of hunting in processor time, and
+// HTTP/2. Where a page is silent the code says so.
+//
+// A control port (plain HTTP, loopback) and the methods of Simulator set
+// delays and faults, change permissions, and tell which requests arrived.
+//
+// Everything it holds is bounded: the requests it remembers, the bodies it
+// reads and the objects that writes may add to a fleet.
+package simulator

@@ -1,0 +1,70 @@
+package simulator
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/google/uuid"
+)
+
+// problem is an error in the form that Microsoft's APIs answer with. The codes
+// are those of "Common REST API error codes" (defender-endpoint/api/common-errors).
+type problem struct {
+	status  int
+	code    string
+	message string
+	// retryAfter is in seconds, no header when 0.
+	retryAfter int
+}
+
+func (p *problem) Error() string { return fmt.Sprintf("%d %s: %s", p.status, p.code, p.message) }
+
+func problemf(status int, code, format string, args ...any) *problem {
+	return &problem{status: status, code: code, message: fmt.Sprintf(format, args...)}
+}
+
+func missing(parameter string) *problem {
+	return problemf(http.StatusBadRequest, "MissingRequiredParameter", "Parameter %s is missing.", parameter)
+}
+
+func invalidInput(format string, args ...any) *problem {
+	return problemf(http.StatusBadRequest, "InvalidInput", format, args...)
+}
+
+func notFound(what, id string) *problem {
+	return problemf(http.StatusNotFound, "ResourceNotFound", "Resource %s %s was not found.", what, id)
+}
+
+func odataProblem(format string, args ...any) *problem {
+	return problemf(http.StatusBadRequest, "ODataError", format, args...)
+}
+
+// writeProblem answers with p. target is what a caller would give to support.
+func writeProblem(w http.ResponseWriter, p *problem) {
+	w.Header().Set("Content-Type", "application/json; odata.metadata=minimal")
+	if p.retryAfter > 0 {
+		w.Header().Set("Retry-After", fmt.Sprint(p.retryAfter))
+	}
+	if p.status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token", error_description="`+p.message+`"`)
+	}
+	w.WriteHeader(p.status)
+	body, _ := marshalPlain(map[string]any{"error": map[string]string{
+		"code": p.code, "message": p.message, "target": uuid.NewString(),
+	}})
+	w.Write(body)
+}
+
+// marshalPlain is json.Marshal without the escapes meant for HTML, which
+// Microsoft's services do not write.
+func marshalPlain(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"defender-proxy/internal/admin"
+	"defender-proxy/internal/audit"
+	"defender-proxy/internal/config"
+	"defender-proxy/proxy"
+)
+
+func (c *cli) explain() *cobra.Command {
+	var file, output string
+	var q proxy.Question
+	var roles, scopes []string
+	var online bool
+	cmd := &cobra.Command{
+		Use:   "explain METHOD PATH",
+		Short: "Tell what would become of a request, and why",
+		Long: `Tell which operation a request asks for, whether a client group is granted it, and
+which permission the token needs. Without a configuration the answer is that of
+a fresh one: read and hunt are granted. The token's half is left open unless
+--roles or --scopes say what to assume, or --online asks Entra ID.
+
+Exits with 1 when the request would be refused.`,
+		Example: `  defender-proxy explain GET /api/alerts
+  defender-proxy explain POST /api/machines/1/isolate --config proxy.yaml --client soc --roles Machine.Isolate`,
+		Args: exactArguments(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if online && len(roles)+len(scopes) > 0 {
+				return &usageError{errors.New("--online asks Entra ID what the token permits; --roles and --scopes assume it: say one or the other")}
+			}
+			q.Method, q.Path = strings.ToUpper(args[0]), args[1]
+			if !online {
+				q.Claims = &proxy.AssumedClaims{Roles: roles, Scopes: scopes, Unknown: len(roles)+len(scopes) == 0}
+			}
+			ask := func(ctx context.Context, p *parts) error { return c.answer(ctx, p, q, output) }
+			if online {
+				return c.online(cmd.Context(), file, ask)
+			}
+			cfg := fresh()
+			if file != "" {
+				var err error
+				if cfg, err = c.load(file); err != nil {
+					return err
+				}
+			}
+			p, err := assemble(cfg, c.env, zerolog.Nop())
+			if err != nil {
+				return err
+			}
+			return ask(cmd.Context(), p)
+		},
+	}
+	configFlag(cmd, &file)
+	cmd.Flags().Lookup("config").Usage = "the configuration `file`; a fresh one when left out"
+	cmd.Flags().StringVar(&q.Client, "client", "", "the client group's `name`; the first one when left out")
+	cmd.Flags().StringVar(&q.Tenant, "tenant", "", "the tenant's `name`; the only one when left out")
+	cmd.Flags().StringSliceVar(&roles, "roles", nil, "`permissions` of an application's token to assume")
+	cmd.Flags().StringSliceVar(&scopes, "scopes", nil, "`permissions` of a user's token to assume")
+	cmd.Flags().BoolVar(&online, "online", false, "ask Entra ID for the token; needs --config")
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+// fresh is the configuration of somebody who has written none: the defaults for
+// one tenant.
+func fresh() *config.Config {
+	return &config.Config{
+		Clients: []config.ClientGroup{{Name: "local", Allow: []string{"read", "hunt"}}},
+		Tenants: []config.Tenant{{Name: "yours", Cloud: "commercial", Regions: config.TenantRegions{Prefer: config.Auto}}},
+		Regions: config.Regions{ConnectTimeout: 1, FirstByteTimeout: 1},
+		Limits:  config.Limits{MaxInFlight: 1, MaxRequestBytes: 1},
+	}
+}
+
+func (c *cli) answer(ctx context.Context, p *parts, q proxy.Question, output string) error {
+	handler, err := p.proxy(audit.New(io.Discard), admin.NewMetrics(buildVersion()))
+	if err != nil {
+		return err
+	}
+	if q.Client == "" {
+		q.Client = p.clients[0].Name
+	}
+	e, err := handler.Explain(ctx, q)
+	if err != nil {
+		return &usageError{err}
+	}
+	if output == "json" {
+		err = writeJSON(c.stdout, e)
+	} else {
+		err = explanationTable(c, e)
+	}
+	if err == nil && e.Code != "" {
+		return errFound
+	}
+	return err
+}
+
+func explanationTable(c *cli, e proxy.Explanation) error {
+	verdict := "allowed"
+	switch {
+	case e.Code != "":
+		verdict = "refused: " + string(e.Code)
+	case e.Permitted == nil:
+		verdict = "granted"
+	}
+	rows := [][]string{{"request", e.Method + " " + e.Path}}
+	add := func(key, value string) {
+		if value != "" {
+			rows = append(rows, []string{key, value})
+		}
+	}
+	if e.Sent != e.Path {
+		add("sent as", e.Sent)
+	}
+	add("operation", e.Operation)
+	add("class", string(e.Class))
+	add("service", string(e.Service))
+	add("client group", e.Client)
+	add("tenant", e.Tenant)
+	add("entry", e.Rule)
+	if e.Operation != "" {
+		add("needs", names(e.Needs))
+	}
+	if e.Permitted != nil {
+		add("token holds", names(e.Holds))
+	}
+	add("verdict", verdict)
+	return table(c.stdout, append(rows, []string{"because", e.Message}))
+}

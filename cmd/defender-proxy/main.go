@@ -1,0 +1,73 @@
+// Command defender-proxy is an authenticating reverse proxy for the Microsoft
+// Defender APIs. README.md tells how to use it, proxy/doc.go how it works.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+)
+
+// Exit codes.
+const (
+	exitOK    = 0
+	exitWrong = 1 // something was found wrong, or went wrong
+	exitUsage = 2 // the command was used wrongly
+)
+
+// version is set by the release's linker flags.
+var version = ""
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the whole program. It returns the exit code, and only once everything
+// it started has ended.
+func run(ctx context.Context, args []string, env func(string) (string, bool), stdout, stderr io.Writer) int {
+	c := newRoot(&cli{env: env, stdout: stdout, stderr: stderr})
+	c.SetArgs(args)
+	c.SetOut(stdout)
+	c.SetErr(stderr)
+	err := c.ExecuteContext(ctx)
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errFound):
+		return exitWrong // the report has said it
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "defender-proxy: %v\nRun 'defender-proxy help' for the commands, or a command with --help for its flags.\n", err)
+		return exitUsage
+	}
+	fmt.Fprintf(stderr, "defender-proxy: %v\n", err)
+	return exitWrong
+}
+
+// usageError is a command line that cannot be carried out as it stands.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// errFound ends a command whose report holds what is wrong.
+var errFound = errors.New("something is wrong")
+
+// buildVersion is the release's version, else what the module's build says.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "development"
+}

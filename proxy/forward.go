@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -136,10 +137,15 @@ func ill(status int) bool {
 	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
 }
 
+// maxEarly is how many 1xx answers may come before the answer. None of them is
+// passed on.
+const maxEarly = 8
+
 var (
 	errNoConnection = errors.New("no connection within regions.connect_timeout")
 	errNoAnswer     = errors.New("no answer within regions.first_byte_timeout")
 	errSwitched     = errors.New("the answer was 101 Switching Protocols, which nobody asked for")
+	errFlooded      = fmt.Errorf("more than %d early answers (1xx) came before the answer", maxEarly)
 )
 
 // attempt sends the plan to one endpoint. sent is false when no connection came
@@ -154,10 +160,19 @@ func (p *Proxy) attempt(ctx context.Context, pl *plan, e regions.Endpoint, autho
 			cancel(errNoConnection)
 		}
 	})
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
-		connected.Store(true)
-		timer.Reset(p.Limits.FirstByteTimeout)
-	}})
+	early := 0
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) {
+			connected.Store(true)
+			timer.Reset(p.Limits.FirstByteTimeout)
+		},
+		Got1xxResponse: func(int, textproto.MIMEHeader) error {
+			if early++; early > maxEarly {
+				return errFlooded
+			}
+			return nil
+		},
+	})
 	resp, err = p.Transport.RoundTrip(pl.request(traced, e, authorization))
 	sent = connected.Load()
 	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
@@ -199,7 +214,7 @@ func (p *Proxy) report(ctx context.Context, pl *plan, e regions.Endpoint, sent b
 func (p *Proxy) unavailable(x *Exchange, pl *plan, err error, sent bool) *Refusal {
 	r := &Refusal{Code: RegionUnavailable, Err: err, RetryAfter: 5 * time.Second}
 	r.Timeout = errors.Is(err, errNoAnswer) || errors.Is(err, errNoConnection)
-	if errors.Is(err, errSwitched) {
+	if errors.Is(err, errSwitched) || errors.Is(err, errFlooded) {
 		r.Code = InvalidAnswer
 	}
 	if sent && !pl.safe() {
@@ -222,7 +237,7 @@ func public(err error) string {
 	var cert *tls.CertificateVerificationError
 	var dns *net.DNSError
 	switch {
-	case errors.Is(err, errNoConnection), errors.Is(err, errNoAnswer), errors.Is(err, errSwitched):
+	case errors.Is(err, errNoConnection), errors.Is(err, errNoAnswer), errors.Is(err, errSwitched), errors.Is(err, errFlooded):
 		return innermost(err).Error()
 	case errors.As(err, &cert):
 		return "its certificate is not trusted; an operator sets egress.ca_file where a proxy of the network inspects TLS"

@@ -319,24 +319,30 @@ func TestUnsolicitedSwitchingOfProtocolsEndsTheExchange(t *testing.T) {
 	}
 }
 
-func TestAFloodOfEarlyAnswersEndsTheExchange(t *testing.T) {
-	w := newWorld(t, options{})
-	for _, r := range w.regions {
-		r.answer(func(w http.ResponseWriter, _ *http.Request) {
-			c, _, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				return
-			}
-			defer c.Close()
-			for range 100_000 {
-				if _, err := io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"); err != nil {
+func TestEarlyAnswersAreNotPassedOnAndAFloodOfThemEndsTheExchange(t *testing.T) {
+	for _, c := range []struct {
+		early, status int
+		code          string
+	}{{1, 200, ""}, {maxEarly, 200, ""}, {maxEarly + 1, 502, "InvalidAnswer"}, {1000, 502, "InvalidAnswer"}} {
+		w := newWorld(t, options{})
+		for _, r := range w.regions {
+			r.answer(func(w http.ResponseWriter, _ *http.Request) {
+				c2, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
 					return
 				}
-			}
-		})
-	}
-	if got := w.do("GET", "/api/alerts", ""); got.status != 502 {
-		t.Errorf("got %d %s", got.status, got.body)
+				defer c2.Close()
+				for range c.early {
+					if _, err := io.WriteString(c2, "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"); err != nil {
+						return
+					}
+				}
+				_, _ = io.WriteString(c2, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+			})
+		}
+		if got := w.do("GET", "/api/alerts", ""); got.status != c.status || got.code() != c.code {
+			t.Errorf("%d early answers give %d %s", c.early, got.status, got.body)
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ type Catalog struct {
 }
 
 // strayID begins the ids of the operations that stand for paths outside the
-// catalog; see Policy.Unknown.
+// catalog; see Policy.AllowUnknown.
 const strayID = "unknown."
 
 // NewCatalog makes the catalog of Documented, Graph, our corrections of them,

@@ -11,22 +11,29 @@ import (
 // to hold to it. It is immutable and safe for concurrent use.
 type Policy struct {
 	Catalog *Catalog
-	// Unknown lets GET and HEAD of paths outside the catalog pass, with any
+	// AllowUnknown lets GET and HEAD of paths outside the catalog pass, with any
 	// token, for groups that are granted the class read. The zero value denies.
-	Unknown bool
-	// Report lets pass what only the token's permissions would refuse, so that
+	AllowUnknown bool
+	// ReportOnly lets pass what only the token's permissions would refuse, so that
 	// Microsoft decides; the decision still says what was missing. The zero
 	// value enforces.
-	Report bool
+	ReportOnly bool
 }
 
-// Operation is Catalog.Match, but for the paths that Unknown opens.
+// Operation is Catalog.Match, but for the paths that AllowUnknown opens.
 func (p *Policy) Operation(method, path string) (*Operation, error) {
 	op, err := p.Catalog.Match(method, path)
-	if err == ErrUnknownPath && p.Unknown && Ours(path) && (method == http.MethodGet || method == http.MethodHead) {
+	if err == ErrUnknownPath && p.AllowUnknown && plain(path) && (method == http.MethodGet || method == http.MethodHead) {
 		return p.Catalog.stray[serviceOf(path)], nil
 	}
 	return op, err
+}
+
+// plain reports whether a path outside the catalog may be opened: one of ours,
+// and no OData call, key or $-segment in it, which could be another spelling of
+// an operation that the catalog has.
+func plain(path string) bool {
+	return Ours(path) && !strings.Contains(path, "(") && !strings.Contains(path, "/$")
 }
 
 // Grants is what an operator granted to one client group, compiled for one
@@ -208,8 +215,8 @@ func (p *Permits) Held() []Permission {
 // Delegated reports whether the token is a user's.
 func (p *Permits) Delegated() bool { return p != nil && p.delegated }
 
-// Permits reports whether the token permits an operation of its catalog.
-func (p *Permits) Permits(op *Operation) bool {
+// Allows reports whether the token permits an operation of its catalog.
+func (p *Permits) Allows(op *Operation) bool {
 	return p != nil && op != nil && op.number < len(p.permitted) && p.catalog.rows[op.number] == op && p.permitted[op.number]
 }
 
@@ -221,7 +228,7 @@ const (
 	Undecided         Verdict = iota
 	NotGranted                // the operator did not grant it, or denied it
 	MissingPermission         // the token has none of the permissions needed
-	Reported                  // allowed, although a permission is missing: Policy.Report
+	Reported                  // allowed, although a permission is missing: Policy.ReportOnly
 	Allowed
 )
 
@@ -266,9 +273,9 @@ func (p *Policy) Decide(op *Operation, g *Grants, t *Permits) Decision {
 	d := p.Granted(op, g)
 	switch {
 	case d.Verdict == NotGranted:
-	case t.Permits(op):
+	case t.Allows(op):
 		d.Verdict = Allowed
-	case p.Report && t != nil:
+	case p.ReportOnly && t != nil:
 		d.Verdict = Reported
 	default:
 		d.Verdict = MissingPermission

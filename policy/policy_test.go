@@ -205,8 +205,8 @@ func TestZeroValuesDeny(t *testing.T) {
 		"a zero operation":             p.Decide(&Operation{}, all, permits),
 		"grants of another catalog":    p.Decide(op, mustGrants(t, catalog(t), "*"), permits),
 		"a token of another catalog":   p.Decide(op, all, catalog(t).Permits([]string{"Alert.Read.All"}, nil)),
-		"report mode without a token":  (&Policy{Catalog: c, Report: true}).Decide(op, all, nil),
-		"report mode without a grant":  (&Policy{Catalog: c, Report: true}).Decide(op, nil, permits),
+		"report mode without a token":  (&Policy{Catalog: c, ReportOnly: true}).Decide(op, all, nil),
+		"report mode without a grant":  (&Policy{Catalog: c, ReportOnly: true}).Decide(op, nil, permits),
 		"only the operator's half yet": p.Granted(op, all),
 	} {
 		if d.Allowed() {
@@ -227,7 +227,7 @@ func mustGrants(t *testing.T, c *Catalog, allow ...string) *Grants {
 func TestReportLetsPassWhatOnlyTheTokenForbids(t *testing.T) {
 	c := catalog(t)
 	op, _ := c.ByID("machines.isolate")
-	p := &Policy{Catalog: c, Report: true}
+	p := &Policy{Catalog: c, ReportOnly: true}
 	if d := p.Decide(op, mustGrants(t, c, "respond"), c.Permits(nil, nil)); d.Verdict != Reported || !d.Allowed() {
 		t.Errorf("got %v, want Reported, allowed", d.Verdict)
 	}
@@ -235,7 +235,7 @@ func TestReportLetsPassWhatOnlyTheTokenForbids(t *testing.T) {
 
 func TestUnknownPathsOpenForReadersOnly(t *testing.T) {
 	c := catalog(t)
-	open, closed := &Policy{Catalog: c, Unknown: true}, &Policy{Catalog: c}
+	open, closed := &Policy{Catalog: c, AllowUnknown: true}, &Policy{Catalog: c}
 	for _, tc := range []struct {
 		method, path string
 		service      Service
@@ -261,7 +261,7 @@ func TestUnknownPathsOpenForReadersOnly(t *testing.T) {
 		}
 	}
 	for _, tc := range []struct{ method, path string }{
-		{"POST", "/api/new"}, {"DELETE", "/api/new"}, {"GET", "/elsewhere"}, {"GET", "/v1.0/users"}, {"GET", "/api"},
+		{"POST", "/api/new"}, {"GET", "/api/machineactions/1/getPackageUri()"}, {"GET", "/api/machines('1')"}, {"GET", "/api/$metadata"}, {"DELETE", "/api/new"}, {"GET", "/elsewhere"}, {"GET", "/v1.0/users"}, {"GET", "/api"},
 	} {
 		if op, err := open.Operation(tc.method, tc.path); err == nil {
 			t.Errorf("%s %s opens %s, want a refusal", tc.method, tc.path, op.ID)

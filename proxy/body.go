@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -15,15 +16,21 @@ import (
 // so that it can be sent again. Larger ones stream and are sent once.
 const maxKept = 256 << 10
 
+// minRate is the rate in bytes a second below which a body, on the whole, is
+// too slow once BodyIdle is over. It keeps callers that drip a byte now and then
+// from holding all places; an honest upload over a bad line is ten times as fast.
+const minRate = 10_000
+
 // body is what a caller sends with its request.
 type body struct {
 	kept   []byte    // the whole of it, when keep is true
 	stream io.Reader // else where it comes from
 	keep   bool
-	length int64 // -1 when it is not known
-	begun  atomic.Bool
-	read   atomic.Int64 // bytes
+	length int64       // -1 when it is not known
+	begun  atomic.Bool // a connection has a stream
+	read   atomic.Int64
 	failed atomic.Pointer[error]
+	caller *callerReader
 }
 
 // readBody takes the body of r: small ones whole, so that one that is malformed
@@ -34,14 +41,16 @@ func (p *Proxy) readBody(w http.ResponseWriter, r *http.Request) (*body, error) 
 		return &body{keep: true}, nil
 	}
 	b := &body{length: r.ContentLength}
-	b.stream = &callerReader{
-		src:  r.Body,
-		conn: http.NewResponseController(w),
-		idle: p.Limits.BodyIdle,
-		left: p.Limits.RequestBytes,
-		most: p.Limits.RequestBytes,
-		body: b,
+	b.caller = &callerReader{
+		src:   r.Body,
+		conn:  http.NewResponseController(w),
+		start: time.Now(),
+		idle:  p.Limits.BodyIdle,
+		left:  p.Limits.RequestBytes,
+		most:  p.Limits.RequestBytes,
+		body:  b,
 	}
+	b.stream = b.caller
 	if b.length > maxKept {
 		return b, nil
 	}
@@ -60,7 +69,8 @@ func (p *Proxy) readBody(w http.ResponseWriter, r *http.Request) (*body, error) 
 	return b, nil
 }
 
-// again reports whether the body can be sent from its start.
+// again reports whether the body can be sent from its start. A stream cannot
+// once there was a connection: the transport may begin to read it at any time.
 func (b *body) again() bool { return b.keep || !b.begun.Load() }
 
 // open gives the body for one attempt. The transport closes it, which does not
@@ -72,15 +82,18 @@ func (b *body) open() io.ReadCloser {
 	case b.keep:
 		return io.NopCloser(bytes.NewReader(b.kept))
 	}
-	return io.NopCloser(once{b})
+	return io.NopCloser(b.stream)
 }
 
-// once reads a body that streams, and notes that it has begun.
-type once struct{ b *body }
-
-func (o once) Read(p []byte) (int, error) {
-	o.b.begun.Store(true)
-	return o.b.stream.Read(p)
+// end lets nobody read on. The transport may still be reading when an answer
+// comes early, and the caller's connection is not to be touched once its
+// handler has returned.
+func (b *body) end() {
+	if b.caller != nil {
+		b.caller.mu.Lock()
+		defer b.caller.mu.Unlock()
+		b.caller.ended = true
+	}
 }
 
 // failure words what went wrong with the caller's side of the body.
@@ -95,40 +108,63 @@ func tooLarge(most int64) *Refusal {
 	return refusal(RequestTooLarge, "The request's body is larger than %d bytes, the most that limits.max_request_bytes allows.", most)
 }
 
-// callerReader reads a caller's body, bounded in size and in the time that the
-// caller may pause. A caller that sends slowly but steadily is left alone.
+// callerReader reads a caller's body, bounded in size, in the time that the
+// caller may pause, and in rate.
 type callerReader struct {
-	src  io.Reader
-	conn *http.ResponseController
-	idle time.Duration
-	left int64
-	most int64
-	body *body
+	src   io.Reader
+	conn  *http.ResponseController
+	start time.Time
+	idle  time.Duration
+	left  int64
+	most  int64
+	body  *body
+
+	mu    sync.Mutex // guards what follows, and the use of conn
+	ended bool
 }
+
+var errEnded = errors.New("the exchange is over")
 
 func (c *callerReader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	_ = c.conn.SetReadDeadline(time.Now().Add(c.idle)) // not every connection has deadlines
+	if !c.hurry() {
+		return 0, errEnded
+	}
 	n, err := c.src.Read(p[:min(int64(len(p)), c.left+1)])
 	c.body.read.Add(int64(n))
 	if c.left -= int64(n); c.left < 0 {
 		return 0, c.fail(tooLarge(c.most))
 	}
 	switch {
-	case err == nil:
-		return n, nil
+	case err == nil, err == io.EOF:
+		return n, err
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return n, c.fail(&Refusal{Code: RequestTimeout, Message: fmt.Sprintf("The request's body did not go on for %v.", c.idle), Err: err})
+		return n, c.fail(&Refusal{
+			Code:    RequestTimeout,
+			Message: fmt.Sprintf("The request's body did not go on for %v, or came more slowly than %d bytes a second.", c.idle, minRate),
+			Err:     err,
+		})
 	}
-	// The server reads on behind the body to see the caller leave. A deadline
-	// left standing would look to it as if the caller had.
-	_ = c.conn.SetReadDeadline(time.Time{})
-	if err != io.EOF {
-		return n, c.fail(&Refusal{Code: InvalidRequest, Message: "The request's body broke off.", Err: err})
+	return n, c.fail(&Refusal{Code: InvalidRequest, Message: "The request's body broke off.", Err: err})
+}
+
+// hurry sets the time until which the caller has to send something. It reports
+// false when the exchange is over.
+func (c *callerReader) hurry() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return false
 	}
-	return n, io.EOF
+	now := time.Now()
+	last := c.start.Add(c.idle + time.Duration(c.body.read.Load())*time.Second/minRate)
+	if pause := now.Add(c.idle); pause.Before(last) {
+		last = pause
+	}
+	_ = c.conn.SetReadDeadline(last) // not every connection has deadlines
+	return true
 }
 
 func (c *callerReader) fail(r *Refusal) error {

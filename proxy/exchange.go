@@ -16,21 +16,25 @@ import (
 	"defender-proxy/regions"
 )
 
-// Exchange is what is known of one request so far. The steps return what they
-// find; serve puts it here. It belongs to the request's goroutine.
+// Exchange is what is known of one request so far. The steps of serve return
+// what they find; guard and forward, which find many things, put them here
+// themselves, because the record wants them even when the step fails. An
+// Exchange belongs to its request's goroutine.
 type Exchange struct {
 	ID       string
 	Start    time.Time
 	Listener *listener
 
 	// What guard finds.
-	Client  *Client
-	Address netip.Addr
-	Method  string
-	Path    canon.Path // behind a tenant's prefix
-	Named   string     // the tenant that the path names, if any
-	Query   string     // raw, without credentials
-	Bare    bool       // there was a question mark
+	Client   *Client
+	Address  netip.Addr
+	Method   string
+	Path     canon.Path // behind a tenant's prefix
+	Named    string     // the tenant that the path names, if any
+	Query    string     // raw, without credentials
+	HasQuery bool       // there was a question mark
+
+	Target links.Target // where links in the answer lead
 
 	Tenant    *Tenant
 	Operation *policy.Operation
@@ -40,8 +44,8 @@ type Exchange struct {
 	Order     []regions.Endpoint
 
 	// What forward and rewrite count.
-	Region    regions.Name
-	Attempts  int
+	Tried     []regions.Name // one for each attempt
+	Renewed   bool           // the token was refused, and another one asked for
 	Status    int
 	BytesIn   int64
 	BytesOut  int64
@@ -86,21 +90,29 @@ func (x *Exchange) base(host string) string {
 	return base
 }
 
-// home is base for package links. Nearly all requests to a listener have the
-// same, so the newest is kept.
-func (x *Exchange) home(host string) (links.Target, error) {
-	if last := x.Listener.home.Load(); last != nil && last.host == host && last.named == x.Named {
+// region is the one that answered, or was tried last.
+func (x *Exchange) region() regions.Name {
+	if len(x.Tried) == 0 {
+		return ""
+	}
+	return x.Tried[len(x.Tried)-1]
+}
+
+// linkTarget is base for package links. Nearly all requests to a listener have
+// the same, so the newest is kept.
+func (x *Exchange) linkTarget(host string) (links.Target, error) {
+	if last := x.Listener.target.Load(); last != nil && last.host == host && last.named == x.Named {
 		return last.target, nil
 	}
 	target, err := links.NewTarget(x.base(host))
 	if err == nil {
-		x.Listener.home.Store(&home{host, x.Named, target})
+		x.Listener.target.Store(&namedTarget{host, x.Named, target})
 	}
 	return target, err
 }
 
-// home is the Target of a Host and a tenant's prefix.
-type home struct {
+// namedTarget is the Target of a Host and a tenant's prefix.
+type namedTarget struct {
 	host, named string
 	target      links.Target
 }
@@ -116,8 +128,8 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 		Method:    shortened(x.Method),
 		Path:      x.Path.String(),
 		Rule:      x.Decision.Rule.Entry,
-		Region:    string(x.Region),
-		Attempts:  x.Attempts,
+		Region:    string(x.region()),
+		Attempts:  len(x.Tried),
 		Status:    x.Status,
 		BytesIn:   x.BytesIn,
 		BytesOut:  x.BytesOut,
@@ -125,7 +137,7 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 		UserAgent: shortened(r.UserAgent()),
 	}
 	if rec.Path == "" {
-		rec.Path = shortened(rawPath(r.RequestURI))
+		rec.Path = shortened(rawPath(r.RequestURI)) // without a query or userinfo, which may hold a credential
 	}
 	if x.Client != nil {
 		rec.Client = x.Client.Name
@@ -139,11 +151,12 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 	if x.Bearer != nil {
 		rec.TokenUTI = x.Bearer.Claims().UTI
 	}
-	switch {
-	case x.Decision.Allowed():
+	for _, name := range x.Tried {
+		rec.Tried = append(rec.Tried, string(name))
+	}
+	rec.Decision = "refused"
+	if x.Decision.Allowed() || x.Err == nil {
 		rec.Decision = "allowed"
-	case x.Err != nil:
-		rec.Decision = "refused"
 	}
 	if x.Decision.Verdict == policy.Reported {
 		rec.Reason = "the token lacks " + oneOf(x.Permits.Needs(x.Operation)) + ", let pass by policy.claims: report"

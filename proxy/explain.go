@@ -18,7 +18,7 @@ func (p *Proxy) explain(w *answer, r *http.Request, x *Exchange) error {
 	if query("path") == "" {
 		return refusal(InvalidRequest, "Say which request: /-/explain?method=POST&path=/api/machines/1/isolate")
 	}
-	method := query("method")
+	method := strings.ToUpper(query("method"))
 	if method == "" {
 		method = http.MethodGet
 	}
@@ -137,7 +137,7 @@ func (p *Proxy) wouldBe(ctx context.Context, x *Exchange, target string, claims 
 	rule := x.Decision.Rule
 	view.Granted, view.Rule = rule.Allow, rule.Entry
 	if x.Permits != nil {
-		permitted := x.Permits.Permits(op)
+		permitted := x.Permits.Allows(op)
 		view.Permitted, view.Needs, view.Holds = &permitted, x.Permits.Needs(op), x.Permits.Held()
 	}
 	if err != nil {
@@ -156,7 +156,9 @@ func (p *Proxy) assume(x *Exchange, claims *AssumedClaims) error {
 	x.Decision = p.Policy.Granted(x.Operation, x.Client.Grants)
 	switch {
 	case x.Decision.Verdict == policy.NotGranted:
-		return notGranted(x)
+		return notGranted(x, x.Decision.Rule)
+	case x.upstream() == nil:
+		return unreachable(x)
 	case claims.Unknown:
 		return nil
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -12,6 +13,8 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
+	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -23,13 +26,12 @@ import (
 // plan is a request for upstream, settled before a byte leaves. Where it goes
 // and the bearer are added for each attempt.
 type plan struct {
-	method string
-	path   string
-	query  string
-	bare   bool // a question mark stood there
-	header http.Header
-	body   *body
-	sent   bool // an attempt has the header
+	method   string
+	path     string
+	query    string
+	hasQuery bool // a question mark stood there
+	header   http.Header
+	body     *body
 }
 
 // plan builds the outgoing request from nothing: the method and path that were
@@ -40,12 +42,12 @@ func (p *Proxy) plan(x *Exchange, w http.ResponseWriter, r *http.Request) (*plan
 		return nil, err
 	}
 	return &plan{
-		method: x.Method,
-		path:   x.Path.String(),
-		query:  x.Query,
-		bare:   x.Bare,
-		header: p.headers.outgoing(r.Header, p.Version),
-		body:   b,
+		method:   x.Method,
+		path:     x.Path.String(),
+		query:    x.Query,
+		hasQuery: x.HasQuery,
+		header:   p.headers.outgoing(r.Header, p.Version),
+		body:     b,
 	}, nil
 }
 
@@ -56,14 +58,12 @@ func (pl *plan) safe() bool { return pl.method == http.MethodGet || pl.method ==
 func (pl *plan) request(ctx context.Context, e regions.Endpoint, authorization string) *http.Request {
 	// Opaque is what net/http sends as it is; Path and RawPath it would read
 	// and write again.
-	u := &url.URL{Scheme: e.URL.Scheme, Host: e.URL.Host, Opaque: pl.path, RawQuery: pl.query, ForceQuery: pl.bare}
-	if pl.sent {
-		pl.header = maps.Clone(pl.header) // an attempt that was given up may still be writing it
-	}
-	pl.sent = true
-	pl.header["Authorization"] = []string{authorization}
+	u := &url.URL{Scheme: e.URL.Scheme, Host: e.URL.Host, Opaque: pl.path, RawQuery: pl.query, ForceQuery: pl.hasQuery}
+	// A copy, because an attempt that was given up may still be writing its own.
+	header := maps.Clone(pl.header)
+	header["Authorization"] = []string{authorization}
 	req := &http.Request{
-		Method: pl.method, URL: u, Host: u.Host, Header: pl.header,
+		Method: pl.method, URL: u, Host: u.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Body: pl.body.open(), ContentLength: pl.body.length,
 	}
@@ -86,49 +86,58 @@ const maxSent = 3
 //   - once more what was answered with 401, when there is another token.
 //
 // At most maxSent times does it reach a region, so that an outage is not
-// multiplied. No attempt begins once the longest one is over, so that a region that hangs
-// leaves room for one more try. The answer's body is the caller's to close.
+// multiplied. No attempt begins once the longest one is over, so that a region
+// that hangs leaves room for one more try. The answer's body is the caller's to
+// close.
 func (p *Proxy) forward(ctx context.Context, x *Exchange, pl *plan) (*http.Response, error) {
 	defer func() { x.BytesIn = pl.body.read.Load() }()
 	deadline := time.Now().Add(p.Limits.ConnectTimeout + p.Limits.FirstByteTimeout)
-	renewed, arrived := false, 0
-	var last error
-	for i := 0; i < len(x.Order); i++ {
-		e := x.Order[i]
-		x.Region = e.Region
-		x.Attempts++
-		resp, sent, err := p.attempt(ctx, pl, e, x.Bearer.Authorization())
+	arrived := 0
+	for i, e := range x.Order {
+		resp, sent, err := p.try(ctx, x, pl, e)
 		if sent {
 			arrived++
 		}
 		more := i+1 < len(x.Order) && arrived < maxSent && time.Now().Before(deadline)
 		switch {
-		case pl.body.failed.Load() != nil && err != nil:
-			return nil, pl.body.failure(err)
-		case ctx.Err() != nil && err != nil:
-			return nil, err // the caller left
-		case err != nil:
-			last = fmt.Errorf("region %s: %w", e.Region, err)
-			if more && pl.body.again() && (!sent || pl.safe()) {
-				continue
-			}
-			return nil, p.unavailable(x, pl, last, sent)
-		case resp.StatusCode == http.StatusUnauthorized && !renewed && pl.body.again():
-			renewed = true
-			if b, ok := p.another(ctx, x); ok {
-				x.Bearer = b
-				_ = resp.Body.Close()
-				i--
-				continue
-			}
-		case ill(resp.StatusCode) && more && pl.safe():
+		case err == nil && more && pl.safe() && pl.body.again() && ill(resp.StatusCode):
 			_ = resp.Body.Close()
-			continue
+		case err == nil:
+			x.FirstByte = time.Since(x.Start)
+			return resp, nil
+		case errors.As(err, new(*Refusal)):
+			return nil, err
+		case pl.body.failed.Load() != nil:
+			return nil, pl.body.failure(err)
+		case ctx.Err() != nil:
+			return nil, err // the caller left
+		case !more || !pl.body.again() || sent && !pl.safe():
+			return nil, p.unavailable(x, pl, fmt.Errorf("region %s: %w", e.Region, err), sent)
 		}
-		x.FirstByte = time.Since(x.Start)
-		return resp, nil
 	}
-	return nil, p.unavailable(x, pl, last, false)
+	return nil, refusal(RegionUnavailable, "There is no region to ask.") // order sees to it that there is one
+}
+
+// try sends the plan to one region, and once more with another token when the
+// first is refused.
+func (p *Proxy) try(ctx context.Context, x *Exchange, pl *plan, e regions.Endpoint) (resp *http.Response, sent bool, err error) {
+	if err := p.freshen(ctx, x); err != nil {
+		return nil, false, err
+	}
+	x.Tried = append(x.Tried, e.Region)
+	resp, sent, err = p.attempt(ctx, pl, e, x.Bearer.Authorization())
+	if err != nil || resp.StatusCode != http.StatusUnauthorized || x.Renewed || !pl.body.again() {
+		return resp, sent, err
+	}
+	x.Renewed = true
+	b, ok := p.another(ctx, x)
+	if !ok {
+		return resp, sent, nil // Microsoft's answer stands
+	}
+	_ = resp.Body.Close()
+	x.Bearer = b
+	x.Tried = append(x.Tried, e.Region)
+	return p.attempt(ctx, pl, e, b.Authorization())
 }
 
 // ill reports whether a status speaks of the region's health rather than of the
@@ -164,6 +173,7 @@ func (p *Proxy) attempt(ctx context.Context, pl *plan, e regions.Endpoint, autho
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) {
 			connected.Store(true)
+			pl.body.begun.Store(true)
 			timer.Reset(p.Limits.FirstByteTimeout)
 		},
 		Got1xxResponse: func(int, textproto.MIMEHeader) error {
@@ -185,6 +195,9 @@ func (p *Proxy) attempt(ctx context.Context, pl *plan, e regions.Endpoint, autho
 			err = cause
 		}
 		cancel(nil)
+		if sent {
+			err = withoutBytes(err)
+		}
 		p.report(ctx, pl, e, sent, err)
 		return nil, sent, err
 	}
@@ -219,12 +232,14 @@ func (p *Proxy) unavailable(x *Exchange, pl *plan, err error, sent bool) *Refusa
 	}
 	if sent && !pl.safe() {
 		r.RetryAfter = 0
-		r.Message = fmt.Sprintf("The request was sent to region %s, but no answer came back (%s). It may have been carried out, so it is not sent again: look at its effect before you repeat it.", x.Region, public(err))
+		r.Message = fmt.Sprintf("The request was sent to region %s, but no answer came back (%s). It may have been carried out, so it is not sent again: look at its effect before you repeat it.", x.region(), public(err))
 		return r
 	}
 	var tried []string
-	for _, e := range x.Order[:min(x.Attempts, len(x.Order))] {
-		tried = append(tried, string(e.Region))
+	for _, name := range x.Tried {
+		if !slices.Contains(tried, string(name)) {
+			tried = append(tried, string(name))
+		}
 	}
 	r.Message = fmt.Sprintf("No region that tenant %s may use answered. Tried: %s. The last failure: %s. An operator finds their state under /-/regions of the admin listener.",
 		x.Tenant.Name, strings.Join(tried, ", "), public(err))
@@ -247,6 +262,25 @@ func public(err error) string {
 		return "the connection was refused"
 	}
 	return "the connection failed"
+}
+
+// withoutBytes gives the kind of a failure that came after a request was sent.
+// The text of such an error may quote what upstream answered, and an upstream
+// may answer with what it was sent.
+func withoutBytes(err error) error {
+	var timeout net.Error
+	for _, known := range []error{
+		errNoAnswer, errNoConnection, errSwitched, errFlooded, errEndless, context.Canceled, io.ErrUnexpectedEOF, io.EOF, net.ErrClosed,
+		syscall.ECONNRESET, syscall.EPIPE, gzip.ErrHeader, gzip.ErrChecksum,
+	} {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return os.ErrDeadlineExceeded
+	}
+	return fmt.Errorf("the answer is malformed (%T)", innermost(err))
 }
 
 func innermost(err error) error {

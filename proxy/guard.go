@@ -31,7 +31,28 @@ func (p *Proxy) guard(x *Exchange, r *http.Request) error {
 	if r.ContentLength > p.Limits.RequestBytes {
 		return tooLarge(p.Limits.RequestBytes)
 	}
-	return readTarget(x, r)
+	if n := fields(r.Header); n > maxFields {
+		return refusal(InvalidRequest, "The request has %d header fields; at most %d are taken.", n, maxFields)
+	}
+	if err := readTarget(x, r); err != nil {
+		return err
+	}
+	var err error
+	if x.Target, err = x.linkTarget(r.Host); err != nil {
+		return &Refusal{Code: InvalidRequest, Message: fmt.Sprintf("The Host %q cannot stand in a link: it is a name or an address, and perhaps a port.", shortened(r.Host)), Err: err}
+	}
+	return nil
+}
+
+// maxFields is how many header fields a request may have. Browsers send some
+// twenty.
+const maxFields = 128
+
+func fields(h http.Header) (n int) {
+	for _, values := range h {
+		n += len(values)
+	}
+	return n
 }
 
 // admit finds the client group by the address of the socket.
@@ -76,15 +97,15 @@ func checkNames(l *listener, r *http.Request) error {
 func readTarget(x *Exchange, r *http.Request) error {
 	target := r.RequestURI
 	if strings.IndexByte(target, '#') >= 0 {
-		return refusal(InvalidPath, "The request target %q holds a number sign (#), which belongs to no request. Write %%23 in a query.", shortened(target))
+		return refusal(InvalidPath, "The request target holds a number sign (#), which belongs to no request. Write %%23 in a query.")
 	}
-	raw, query, bare := strings.Cut(withoutAuthority(target), "?")
+	raw, query, has := strings.Cut(withoutAuthority(target), "?")
 	path, err := canon.Parse(raw)
 	if err != nil {
 		return &Refusal{Code: InvalidPath, Message: "The " + err.Error() + ". Send it in its plain form.", Err: err}
 	}
 	x.Named, x.Path, _ = path.CutTenant()
-	x.Query, x.Bare = canon.Query(query), bare
+	x.Query, x.HasQuery = canon.Query(query), has
 	return nil
 }
 
@@ -103,9 +124,15 @@ func withoutAuthority(target string) string {
 	return target
 }
 
-// rawPath is the path of a target for records, without the query, which may
-// hold a credential.
+// rawPath is the path of a target for records, without query, fragment and
+// authority, any of which may hold a credential.
 func rawPath(target string) string {
-	path, _, _ := strings.Cut(target, "?")
+	path := withoutAuthority(target)
+	if i := strings.IndexAny(path, "?#"); i >= 0 {
+		path = path[:i]
+	}
+	if !strings.HasPrefix(path, "/") && path != "*" {
+		return "" // an authority, or nothing that anybody knows
+	}
 	return path
 }

@@ -14,6 +14,9 @@ func newHeaderList(more []string) headerList {
 	for _, name := range more {
 		l.more[textproto.CanonicalMIMEHeaderKey(name)] = true
 	}
+	// net/http's transport takes these for leave to send a write twice.
+	delete(l.more, "Idempotency-Key")
+	delete(l.more, "X-Idempotency-Key")
 	return l
 }
 
@@ -41,8 +44,13 @@ func (l headerList) allows(name string) bool {
 func (l headerList) outgoing(in http.Header, version string) http.Header {
 	out := make(http.Header, 8)
 	for name, values := range in {
-		if l.allows(name) && !listed(in["Connection"], name) {
+		if l.allows(name) {
 			out[name] = values
+		}
+	}
+	for _, v := range in["Connection"] {
+		for name := range strings.SplitSeq(v, ",") {
+			out.Del(strings.TrimSpace(name))
 		}
 	}
 	if _, ok := out["User-Agent"]; !ok {
@@ -63,18 +71,6 @@ var (
 	gzipOnly     = []string{"gzip"}
 	identityOnly = []string{"identity"}
 )
-
-// listed reports whether a comma-separated header holds a name.
-func listed(values []string, name string) bool {
-	for _, v := range values {
-		for item := range strings.SplitSeq(v, ",") {
-			if asciiLower(strings.TrimSpace(item)) == asciiLower(name) {
-				return true
-			}
-		}
-	}
-	return false
-}
 
 // accepts reports whether Accept-Encoding names an encoding, or all, without
 // forbidding it (RFC 9110, section 12.5.3).

@@ -111,7 +111,7 @@ func (p *Proxy) operations(w *answer, r *http.Request, x *Exchange) error {
 			u := t.Upstreams[op.Service]
 			if b, ok := u.Token.Current(); ok {
 				permits := u.permitsOf(b, p.Policy.Catalog)
-				permitted := permits.Permits(op)
+				permitted := permits.Allows(op)
 				o.Permitted, o.Needs = &permitted, permits.Needs(op)
 			}
 		}

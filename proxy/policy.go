@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"defender-proxy/internal/token"
 	"defender-proxy/policy"
@@ -23,13 +24,21 @@ func (p *Proxy) operation(x *Exchange) (*policy.Operation, error) {
 			Allow:   wrong.Allow,
 		}
 	case errors.Is(err, policy.ErrUnknownPath):
-		return nil, &Refusal{
-			Code:    UnknownOperation,
-			Message: shortened(x.Path.String()) + " is no path of Microsoft's that the proxy knows. GET /-/operations lists those; an operator adds others under policy.operations in the proxy's configuration.",
-			Err:     err,
-		}
+		return nil, &Refusal{Code: UnknownOperation, Message: unknownPath(x.Path.String()), Err: err}
 	}
 	return nil, err
+}
+
+// unknownPath words what to do instead, by what the path looks like.
+func unknownPath(path string) string {
+	shown := shortened(path)
+	switch {
+	case strings.HasPrefix(path, "/-/"):
+		return shown + " is no page of the proxy. There are /, /-/whoami, /-/operations and /-/explain; health and metrics are on the admin listener."
+	case strings.HasSuffix(path, "/oauth2/token"), strings.HasSuffix(path, "/oauth2/v2.0/token"):
+		return shown + " is where a tool would log in. No login is needed here: leave the token URL out, or give the tool any token; what it sends as Authorization is dropped."
+	}
+	return shown + " is no path of Microsoft's that the proxy knows. GET /-/operations lists those; an operator adds others under policy.operations in the proxy's configuration."
 }
 
 // decide asks the two questions of policy: did the operator grant the operation
@@ -37,26 +46,19 @@ func (p *Proxy) operation(x *Exchange) (*policy.Operation, error) {
 // with the token, so the first no saves the wait for one.
 func (p *Proxy) decide(ctx context.Context, x *Exchange) (*token.Bearer, policy.Decision, error) {
 	d := p.Policy.Granted(x.Operation, x.Client.Grants)
-	x.Decision = d
 	if d.Verdict == policy.NotGranted {
-		return nil, d, notGranted(x)
+		return nil, d, notGranted(x, d.Rule)
 	}
 	bearer, err := p.bearer(ctx, x)
 	if err != nil {
 		return nil, d, err
 	}
-	d, err = p.judge(x, bearer)
-	return bearer, d, err
-}
-
-// judge decides with the claims of one token.
-func (p *Proxy) judge(x *Exchange, b *token.Bearer) (policy.Decision, error) {
-	x.Permits = x.upstream().permitsOf(b, p.Policy.Catalog)
-	d := p.Policy.Decide(x.Operation, x.Client.Grants, x.Permits)
+	x.Permits = x.upstream().permitsOf(bearer, p.Policy.Catalog)
+	d = p.Policy.Decide(x.Operation, x.Client.Grants, x.Permits)
 	if !d.Allowed() {
-		return d, missingPermission(x)
+		return nil, d, missingPermission(x)
 	}
-	return d, nil
+	return bearer, d, nil
 }
 
 // upstream is the service that the operation belongs to, as the tenant sees it;
@@ -65,11 +67,11 @@ func (x *Exchange) upstream() *Upstream { return x.Tenant.Upstreams[x.Operation.
 
 // permitsOf works out what a bearer permits, once for each bearer.
 func (u *Upstream) permitsOf(b *token.Bearer, c *policy.Catalog) *policy.Permits {
-	if seen := u.permits.Load(); seen != nil && seen.bearer == b {
-		return seen.Permits
+	if last := u.seen.Load(); last != nil && last.bearer == b {
+		return last.permits
 	}
 	claims := b.Claims()
-	fresh := &permits{b, c.Permits(claims.Roles, claims.Scopes)}
-	u.permits.Store(fresh)
-	return fresh.Permits
+	fresh := &seen{b, c.Permits(claims.Roles, claims.Scopes)}
+	u.seen.Store(fresh)
+	return fresh.permits
 }

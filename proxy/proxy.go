@@ -36,8 +36,10 @@ type Tenant struct {
 	tenant.Tenant
 	// ClientID is the application whose token is used, for messages.
 	ClientID string
-	// Upstreams are by service; a service that is missing cannot be reached.
-	Upstreams map[policy.Service]*Upstream
+	// Upstreams are by service; a service that is missing cannot be reached, and
+	// Unreachable may say why: an error of regions.Monitor.Pool.
+	Upstreams   map[policy.Service]*Upstream
+	Unreachable map[policy.Service]error
 }
 
 // Upstream is a service as one tenant sees it.
@@ -46,13 +48,13 @@ type Upstream struct {
 	Token    *token.Source
 	Regions  *regions.Pool
 
-	permits atomic.Pointer[permits] // of the bearer that was seen last
+	seen atomic.Pointer[seen]
 }
 
-// permits is what one bearer permits.
-type permits struct {
-	bearer *token.Bearer
-	*policy.Permits
+// seen is the bearer that was seen last, and what it permits.
+type seen struct {
+	bearer  *token.Bearer
+	permits *policy.Permits
 }
 
 // Listener is an address that callers connect to, as requests see it.
@@ -115,10 +117,10 @@ type Deps struct {
 // Proxy serves the requests of all listeners. It is safe for concurrent use.
 type Proxy struct {
 	Deps
-	tenants  map[string]*Tenant
-	headers  headerList
-	pages    *mux.Router
-	inFlight atomic.Int64
+	tenants map[string]*Tenant
+	headers headerList
+	pages   *mux.Router
+	load    load
 }
 
 // New makes a Proxy of its parts.
@@ -150,7 +152,7 @@ type listener struct {
 	names     *listen.Names
 	groups    *clients.Groups
 	clients   []*Client // in the order of groups
-	home      atomic.Pointer[home]
+	target    atomic.Pointer[namedTarget]
 }
 
 // Handler serves the requests that come to one listener.

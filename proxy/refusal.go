@@ -12,6 +12,7 @@ import (
 
 	"defender-proxy/internal/token"
 	"defender-proxy/policy"
+	"defender-proxy/regions"
 )
 
 // Code says in one word why the proxy answered itself. Codes are stable.
@@ -158,13 +159,13 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 }
 
 // notGranted words the operator's no.
-func notGranted(x *Exchange) *Refusal {
+func notGranted(x *Exchange, rule policy.Rule) *Refusal {
 	op, client := x.Operation, x.Client
 	what := fmt.Sprintf("%s %s (operation %s, class %s)", x.Method, op.Path, op.ID, op.Class)
 	if op.Path == "" {
 		what = fmt.Sprintf("%s %s, a path outside the catalog (class read),", x.Method, x.Path)
 	}
-	if entry := x.Decision.Rule.Entry; entry != "" {
+	if entry := rule.Entry; entry != "" {
 		return refusal(NotGranted, "%s is denied to client group %s by the entry %q. An operator can change that under deny of the group in the proxy's configuration.",
 			what, client.Name, entry)
 	}
@@ -222,6 +223,18 @@ func list(permissions []policy.Permission) string {
 	return b.String()
 }
 
+// unreachable words that a tenant's cloud or regions leave a service out.
+func unreachable(x *Exchange) *Refusal {
+	s := x.Operation.Service
+	r := &Refusal{Code: RegionUnavailable, Err: x.Tenant.Unreachable[s]}
+	if errors.Is(r.Err, regions.ErrNotAllowed) {
+		r.Message = fmt.Sprintf("Tenant %s may use no region in which %s has an endpoint. An operator adds one (global, for a service with one endpoint for the whole world) to regions.allow of the tenant in the proxy's configuration.", x.Tenant.Name, s.Application())
+		return r
+	}
+	r.Message = fmt.Sprintf("The cloud of tenant %s has no %s (service %s). An operator adds its endpoints and audience under clouds in the proxy's configuration.", x.Tenant.Name, s.Application(), s)
+	return r
+}
+
 // tokenUnavailable words what package token says.
 func tokenUnavailable(x *Exchange, err error) error {
 	var e *token.Error
@@ -231,9 +244,22 @@ func tokenUnavailable(x *Exchange, err error) error {
 	case !errors.As(err, &e):
 		return err
 	}
+	// What lies inside the operator's network, such as the names of files and
+	// proxies, is for the operator: it is in the record, and on /-/ready.
+	why := "the proxy cannot ask for one. An operator finds the reason under /-/ready of the admin listener."
+	switch e.Kind {
+	case token.Rejected, token.Unavailable:
+		why = e.Sentence + " " + e.Remedy
+	case token.Misconfigured:
+		why = "the proxy's credential for it cannot be used as it stands. An operator finds the reason under /-/ready of the admin listener."
+	case token.Unreachable:
+		why = "Entra ID cannot be reached. An operator finds the reason under /-/ready of the admin listener."
+	case token.BadAnswer:
+		why = "Entra ID answered with something that is not a token for it. An operator finds the reason under /-/ready of the admin listener."
+	}
 	return &Refusal{
 		Code:       TokenUnavailable,
-		Message:    fmt.Sprintf("There is no token for tenant %s: %s %s", x.Tenant.Name, e.Sentence, e.Remedy),
+		Message:    fmt.Sprintf("There is no token for tenant %s: %s", x.Tenant.Name, why),
 		Err:        err,
 		RetryAfter: max(e.RetryAfter, time.Second),
 	}

@@ -104,7 +104,7 @@ func TestEveryRefusalIsReached(t *testing.T) {
 		{name: "a body that does not go on", o: options{limits: func(l *Limits) { l.BodyIdle = 100 * time.Millisecond }}, ask: func(w *world) *reply {
 			return w.raw("POST /api/indicators HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\nabc")
 		}, code: RequestTimeout, status: 408},
-		{name: "too many at once", before: func(w *world) { w.proxy.inFlight.Add(64) }, ask: plain("GET", "/api/alerts"), code: Overloaded, status: 503,
+		{name: "too many at once", before: func(w *world) { w.proxy.load.total = 64 }, ask: plain("GET", "/api/alerts"), code: Overloaded, status: 503,
 			words: []string{"max_in_flight"}, header: map[string]string{"Retry-After": "1"}},
 		{name: "a bug", before: func(w *world) { w.proxy.Policy = &policy.Policy{} }, ask: plain("GET", "/api/alerts"), code: Internal, status: 500},
 	} {
@@ -261,8 +261,8 @@ func TestAPanicIsABareFiveHundredWithoutItsValue(t *testing.T) {
 	if got := w.do("GET", "/-/operations", ""); got.status != 200 {
 		t.Errorf("the next request gives %d", got.status)
 	}
-	if w.proxy.inFlight.Load() != 0 {
-		t.Errorf("%d requests count as under way", w.proxy.inFlight.Load())
+	if w.proxy.load.total != 0 {
+		t.Errorf("%d requests count as under way", w.proxy.load.total)
 	}
 }
 
@@ -304,7 +304,7 @@ func TestACallerThatLeavesIsNoFailureOfTheRegion(t *testing.T) {
 }
 
 func TestReportModeLetsPassAndSaysSo(t *testing.T) {
-	w := newWorld(t, options{deps: func(d *Deps) { d.Policy.Report = true }})
+	w := newWorld(t, options{deps: func(d *Deps) { d.Policy.ReportOnly = true }})
 	if got := w.do("POST", "/api/machines/m1/offboard", `{"Comment":"x"}`); got.status != 200 {
 		t.Fatalf("got %d %s", got.status, got.body)
 	}

@@ -22,19 +22,18 @@ const maxWhole = 128 << 10
 // rewrite passes the answer on to the caller: its headers cleaned, its links
 // turned home, all else as it came.
 func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exchange) error {
-	target, err := x.home(r.Host)
-	if err != nil {
-		return err
+	if endless(resp) {
+		return brokeOff(errEndless)
 	}
 	h := w.Header()
 	clean(resp.Header)
-	if err := linkHeaders(resp, target); err != nil {
+	if err := linkHeaders(resp, x.Target); err != nil {
 		return err
 	}
 	for name, values := range resp.Header {
 		h[name] = values
 	}
-	h["Proxy-Status"] = []string{"defender-proxy; next-hop=" + string(x.Region)}
+	h["Proxy-Status"] = []string{"defender-proxy; next-hop=" + string(x.region())}
 
 	if !rewritable(resp.Header) || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified {
 		return p.pass(w, resp.Body, resp.StatusCode, resp.ContentLength < 0)
@@ -49,11 +48,11 @@ func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exch
 		if err != nil {
 			return brokeOff(err)
 		}
-		packed := newPacked(links.NewReader(plain, target))
+		packed := newPacked(links.NewReader(plain, x.Target))
 		defer packed.release()
 		turned = packed
 	} else {
-		turned = links.NewReader(resp.Body, target)
+		turned = links.NewReader(resp.Body, x.Target)
 	}
 	if resp.ContentLength < 0 || resp.ContentLength > maxWhole {
 		return p.pass(w, turned, resp.StatusCode, resp.ContentLength < 0)
@@ -74,8 +73,17 @@ func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exch
 
 var wholes = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, maxWhole+bytes.MinRead)) }}
 
+var errEndless = errors.New("the answer has neither a length nor chunks: nobody can tell its end from its breaking off")
+
+// endless reports whether only the end of the connection ends the answer's body
+// (RFC 9112, section 6.3, the last rule).
+func endless(resp *http.Response) bool {
+	return resp.ContentLength < 0 && resp.ProtoMajor == 1 && len(resp.TransferEncoding) == 0
+}
+
 // linkHeaders turns the links in headers home. A redirect that leads elsewhere
-// is not passed on: the caller would follow it past the proxy.
+// is not passed on: the caller would follow it past the proxy. Other links that
+// lead elsewhere are Microsoft's to give.
 func linkHeaders(resp *http.Response, target links.Target) error {
 	for _, name := range [...]string{"Location", "Content-Location", "Operation-Location"} {
 		values := resp.Header[name]
@@ -86,10 +94,8 @@ func linkHeaders(resp *http.Response, target links.Target) error {
 		switch {
 		case ok && len(values) == 1:
 			resp.Header[name] = []string{home}
-		case resp.StatusCode >= 300 && resp.StatusCode < 400:
+		case resp.StatusCode >= 300 && resp.StatusCode < 400 && name == "Location":
 			return refusal(InvalidAnswer, "Microsoft's answer is a redirect (%d) to a place that is not one of its API's paths. It is not followed.", resp.StatusCode)
-		default:
-			delete(resp.Header, name)
 		}
 	}
 	return nil
@@ -185,7 +191,7 @@ func (p *Proxy) pass(w *answer, src io.Reader, status int, flush bool) error {
 		}
 		if n > 0 {
 			if _, werr := w.Write(buf[:n]); errors.Is(werr, http.ErrBodyNotAllowed) {
-				return nil // HEAD, or a status that has no body
+				return nil // a status that has no body
 			} else if werr != nil {
 				return &Refusal{Code: clientGone, Message: "The caller left during the answer, or read too slowly.", Err: werr}
 			}
@@ -214,11 +220,13 @@ func fill(src io.Reader, buf []byte, once bool) (n int, err error) {
 
 var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
+// brokeOff words an answer that did not come to its end: Microsoft's fault,
+// unless the caller has left and taken the request along.
 func brokeOff(err error) *Refusal {
 	return &Refusal{
 		Code:       InvalidAnswer,
 		Message:    "Microsoft's answer broke off or cannot be read. Try again.",
-		Err:        err,
+		Err:        withoutBytes(err),
 		RetryAfter: time.Second,
 	}
 }

@@ -64,6 +64,7 @@ func (p *Proxy) serve(w *answer, r *http.Request, x *Exchange) (err error) {
 	if err != nil {
 		return err
 	}
+	defer plan.body.end()
 	if err = p.announce(x, r); err != nil {
 		return err
 	}
@@ -83,14 +84,16 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, l *listener) {
 	out.Header().Set("X-Request-Id", x.ID)
 
 	x.Err = p.run(out, r, x)
+	unwanted(w, r)
 	cut := false
 	switch {
 	case x.Err == nil:
-	case r.Context().Err() != nil && !out.started && !errors.As(x.Err, new(*Refusal)):
-		// A body that paused too long ends the context as well, but has its
-		// refusal.
-		x.Err = &Refusal{Code: clientGone, Message: "The caller left before the answer.", Err: x.Err}
-		out.status = codes[clientGone].status
+	case left(r, x.Err):
+		x.Err = &Refusal{Code: clientGone, Message: "The caller left before the end of the answer.", Err: x.Err}
+		cut = true // else net/http would send 200 to one that only closed its sending side
+		if !out.started {
+			out.status = codes[clientGone].status
+		}
 	case out.started:
 		cut = true // an answer that broke off must not look complete
 	default:
@@ -107,6 +110,32 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, l *listener) {
 	}
 }
 
+// unwanted bounds the time for the rest of a body that nobody reads: net/http
+// reads on to its end before it sends an answer, and would wait without end.
+func unwanted(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(drainTime)) // not every connection has deadlines
+	}
+}
+
+// drainTime is how long a caller may take to send the rest of a body that nobody
+// wants.
+const drainTime = 2 * time.Second
+
+// left reports whether the caller's leaving is what ended the exchange. A body
+// that breaks off or pauses too long ends the context as well, but has a refusal
+// of its own.
+func left(r *http.Request, err error) bool {
+	var refused *Refusal
+	if errors.As(err, &refused) {
+		switch refused.Code {
+		case RequestTimeout, RequestTooLarge, InvalidRequest:
+			return false
+		}
+	}
+	return r.Context().Err() != nil
+}
+
 // run guards a request and hands it to the family that it belongs to. A panic
 // becomes an error: one request's bug is not the next one's.
 func (p *Proxy) run(w *answer, r *http.Request, x *Exchange) (err error) {
@@ -120,17 +149,14 @@ func (p *Proxy) run(w *answer, r *http.Request, x *Exchange) (err error) {
 	if x.Err != nil {
 		return x.Err
 	}
-	defer p.inFlight.Add(-1)
-	if p.inFlight.Add(1) > int64(p.Limits.InFlight) {
-		return &Refusal{
-			Code:       Overloaded,
-			Message:    fmt.Sprintf("%d requests are under way, the most that limits.max_in_flight allows. Try again.", p.Limits.InFlight),
-			RetryAfter: time.Second,
-		}
-	}
 	if err := p.guard(x, r); err != nil {
 		return err
 	}
+	leave, err := p.load.enter(x.Address, p.Limits.InFlight)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if policy.Ours(x.Path.String()) {
 		return p.serve(w, r, x) // the way of nearly all, without mux's copies of the request
 	}
@@ -146,6 +172,8 @@ func readOnly(s step) step {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			return &Refusal{Code: MethodNotAllowed, Message: fmt.Sprintf("%s is a page to read: GET it.", x.Path), Allow: "GET, HEAD"}
 		}
+		unwanted(w, r)
+		w.Header().Set("Proxy-Status", "defender-proxy") // ours, and no error
 		return s(w, r, x)
 	}
 }

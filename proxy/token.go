@@ -12,14 +12,27 @@ import (
 func (p *Proxy) bearer(ctx context.Context, x *Exchange) (*token.Bearer, error) {
 	u := x.upstream()
 	if u == nil {
-		return nil, refusal(TokenUnavailable, "The cloud of tenant %s has no %s (service %s). An operator adds its endpoints and audience under clouds in the proxy's configuration.",
-			x.Tenant.Name, x.Operation.Service.Application(), x.Operation.Service)
+		return nil, unreachable(x)
 	}
 	b, err := u.Token.Bearer(ctx)
 	if err != nil {
 		return nil, tokenUnavailable(x, err)
 	}
 	return b, nil
+}
+
+// freshen sees to it that the bearer is live when it is sent. The caller may have
+// taken its time over the body since the decision, and a token that came
+// meanwhile may permit less.
+func (p *Proxy) freshen(ctx context.Context, x *Exchange) error {
+	if b, ok := x.upstream().Token.Current(); ok && b == x.Bearer {
+		return nil
+	}
+	bearer, decision, err := p.decide(ctx, x)
+	if err == nil {
+		x.Bearer, x.Decision = bearer, decision
+	}
+	return err
 }
 
 // another gives a token in place of one that Microsoft refused, if there is one
@@ -32,6 +45,5 @@ func (p *Proxy) another(ctx context.Context, x *Exchange) (*token.Bearer, bool) 
 	if err != nil || b == x.Bearer {
 		return nil, false
 	}
-	d, err := p.judge(x, b)
-	return b, err == nil && d.Allowed()
+	return b, p.Policy.Decide(x.Operation, x.Client.Grants, u.permitsOf(b, p.Policy.Catalog)).Allowed()
 }

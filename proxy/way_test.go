@@ -164,14 +164,14 @@ func TestAnswerHeadersAreCleaned(t *testing.T) {
 	if got.status != http.StatusCreated {
 		t.Fatalf("got %d", got.status)
 	}
-	for _, k := range []string{"Set-Cookie", "Alt-Svc", "Strict-Transport-Security", "Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "WWW-Authenticate", "X-Secret-Hop", "Keep-Alive", "Upgrade", "Location"} {
+	for _, k := range []string{"Set-Cookie", "Alt-Svc", "Strict-Transport-Security", "Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "WWW-Authenticate", "X-Secret-Hop", "Keep-Alive", "Upgrade"} {
 		if v := got.header.Get(k); v != "" {
 			t.Errorf("%s reaches the caller: %q", k, v)
 		}
 	}
 	for k, v := range map[string]string{
 		"request-id": "ms-1", "x-ms-request-id": "ms-2", "Retry-After": "7", "ETag": `"e"`, "OData-Version": "4.0",
-		"Content-Location": w.server.URL + "/api/alerts/1", "Proxy-Status": "defender-proxy; next-hop=us",
+		"Location": "https://elsewhere.example/x", "Content-Location": w.server.URL + "/api/alerts/1", "Proxy-Status": "defender-proxy; next-hop=us",
 	} {
 		if got.header.Get(k) != v {
 			t.Errorf("%s is %q, want %q", k, got.header.Get(k), v)
@@ -237,7 +237,7 @@ func TestTheAudienceGoesWithTheService(t *testing.T) {
 	if len(seen) != 2 {
 		t.Errorf("%d different tokens for mde and xdr, want 2", len(seen))
 	}
-	if got := w.do("GET", "/v1.0/security/incidents", ""); got.code() != "TokenUnavailable" || !strings.Contains(got.body, "Microsoft Graph") {
+	if got := w.do("GET", "/v1.0/security/incidents", ""); got.code() != "RegionUnavailable" || !strings.Contains(got.body, "Microsoft Graph") {
 		t.Errorf("a service that the cloud does not have gives %d %s", got.status, got.body)
 	}
 }

@@ -53,6 +53,9 @@ type options struct {
 	deps        func(*Deps)
 	roles       []string
 	scopes      []string
+	regions     []regions.Name // us and eu when nil
+	tls         bool           // the listener speaks TLS, and HTTP/2
+	life        int            // of tokens, in seconds; an hour when 0
 }
 
 var allRoles = []string{"Alert.Read.All", "Machine.Read.All", "Machine.Isolate", "Ti.ReadWrite.All", "AdvancedQuery.Read.All", "Library.Manage", "Incident.Read.All"}
@@ -66,9 +69,13 @@ func newWorld(t *testing.T, o options) *world {
 		o.roles = allRoles
 	}
 	w.entra = newEntra(t, o.roles, o.scopes)
+	w.entra.set(func(e *entra) { e.life = max(o.life, 0) })
 	roots := x509.NewCertPool()
 	endpoints := make(map[regions.Name]string)
-	for _, name := range []regions.Name{"us", "eu"} {
+	if o.regions == nil {
+		o.regions = []regions.Name{"us", "eu"}
+	}
+	for _, name := range o.regions {
 		r := newRegion(t, name)
 		w.regions = append(w.regions, r)
 		endpoints[name] = r.server.URL
@@ -143,7 +150,12 @@ func newWorld(t *testing.T, o options) *world {
 	w.server = httptest.NewUnstartedServer(h)
 	w.server.Config.DisableGeneralOptionsHandler = true
 	w.server.Config.IdleTimeout = 10 * time.Second
-	w.server.Start()
+	if o.tls {
+		w.server.EnableHTTP2 = true
+		w.server.StartTLS()
+	} else {
+		w.server.Start()
+	}
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -301,6 +313,7 @@ type entra struct {
 	scopes  []string
 	issued  []string
 	refuses bool
+	life    int // seconds; an hour when 0
 }
 
 func newEntra(t *testing.T, roles, scopes []string) *entra {
@@ -326,12 +339,17 @@ func newEntra(t *testing.T, roles, scopes []string) *entra {
 		if e.scopes != nil {
 			claims["scp"] = strings.Join(e.scopes, " ")
 		}
+		life := e.life
+		if life == 0 {
+			life = 3599
+		}
+		claims["exp"] = time.Now().Unix() + int64(life) + 1
 		signed, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte("key"))
 		if err != nil {
 			t.Error(err)
 		}
 		e.issued = append(e.issued, signed)
-		fmt.Fprintf(w, `{"token_type":"Bearer","expires_in":3599,"access_token":%q}`, signed)
+		fmt.Fprintf(w, `{"token_type":"Bearer","expires_in":%d,"access_token":%q}`, life, signed)
 	}))
 	t.Cleanup(e.server.Close)
 	return e

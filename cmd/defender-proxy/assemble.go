@@ -91,9 +91,10 @@ func (p *parts) tenant(t config.Tenant, env func(string) (string, bool)) (proxy.
 		prefer = ""
 	}
 	built := proxy.Tenant{
-		Tenant:    tenant.Tenant{Name: t.Name, ID: t.ID, Cloud: t.Cloud, Regions: t.Regions.Allow, Prefer: prefer},
-		ClientID:  t.Credential.ClientID,
-		Upstreams: make(map[policy.Service]*proxy.Upstream),
+		Tenant:      tenant.Tenant{Name: t.Name, ID: t.ID, Cloud: t.Cloud, Regions: t.Regions.Allow, Prefer: prefer},
+		ClientID:    t.Credential.ClientID,
+		Upstreams:   make(map[policy.Service]*proxy.Upstream),
+		Unreachable: make(map[policy.Service]error),
 	}
 	account := token.Account{
 		Name:      t.Name,
@@ -112,7 +113,8 @@ func (p *parts) tenant(t config.Tenant, env func(string) (string, bool)) (proxy.
 		pool, err := p.monitor.Pool(cloud, regions.Service(s), t.Regions.Allow, wanted)
 		switch {
 		case errors.Is(err, regions.ErrNoService), errors.Is(err, regions.ErrNotAllowed):
-			continue // the refusal of a request for it says so
+			built.Unreachable[s] = err
+			continue
 		case err != nil:
 			return proxy.Tenant{}, err
 		}
@@ -150,9 +152,9 @@ func (p *parts) proxy(record *audit.Log, metrics *admin.Metrics) (*proxy.Proxy, 
 	cfg := p.config
 	return proxy.New(proxy.Deps{
 		Policy: &policy.Policy{
-			Catalog: p.catalog,
-			Unknown: cfg.Policy.UnknownOperations == config.UnknownRead,
-			Report:  cfg.Policy.Claims == config.ClaimsReport,
+			Catalog:      p.catalog,
+			AllowUnknown: cfg.Policy.UnknownOperations == config.UnknownRead,
+			ReportOnly:   cfg.Policy.Claims == config.ClaimsReport,
 		},
 		Clients:         p.clients,
 		Tenants:         p.tenants,

@@ -160,7 +160,7 @@ func (p *parts) missing(t proxy.Tenant, s policy.Service, permits *policy.Permit
 	var order []string
 	for _, op := range p.catalog.Operations() { // in the catalog's order
 		groups, ok := granted[op]
-		if !ok || permits.Permits(op) {
+		if !ok || permits.Allows(op) {
 			continue
 		}
 		needs := permits.Needs(op)

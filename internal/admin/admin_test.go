@@ -229,14 +229,14 @@ func TestRegionsShowsWhatWasMeasured(t *testing.T) {
 func TestMetricsCountAndTheirLabelsAreBounded(t *testing.T) {
 	s := newSide(t, nil)
 	s.until("/-/ready", 200)
-	s.metrics.Observe(&audit.Record{Operation: "alerts.list", Class: "read", Status: 200, Region: "eu", Attempts: 2, BytesOut: 7, Duration: time.Second, FirstByte: time.Second})
+	s.metrics.Observe(&audit.Record{Operation: "alerts.list", Class: "read", Status: 200, Region: "eu", Tried: []string{"us", "eu"}, Attempts: 2, BytesOut: 7, Duration: time.Second, FirstByte: time.Second})
 	s.metrics.Observe(&audit.Record{Status: 404, Code: "UnknownOperation"})
 	text := s.get("/metrics").Body.String()
 	for _, want := range []string{
 		`defender_proxy_requests_total{code="200",operation="alerts.list"} 1`,
 		`defender_proxy_requests_total{code="404",operation="none"} 1`,
 		`defender_proxy_refusals_total{reason="UnknownOperation"} 1`,
-		`defender_proxy_attempts_total{region="eu"} 2`,
+		`defender_proxy_attempts_total{region="us"} 1`, `defender_proxy_attempts_total{region="eu"} 1`,
 		`defender_proxy_bytes_total{direction="out"} 7`,
 		`defender_proxy_request_duration_seconds_count{class="read"} 1`,
 		`defender_proxy_first_byte_seconds_count{region="eu"} 1`,

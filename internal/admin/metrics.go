@@ -39,7 +39,7 @@ func NewMetrics(version string) *Metrics {
 		}, []string{"operation", "code"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "defender_proxy_refusals_total",
-			Help: "Answers that the proxy made itself, by reason.",
+			Help: "Requests that ended without Microsoft's answer or within it, by code: the proxy's refusals, ClientGone for callers that left, InvalidAnswer for answers that broke off.",
 		}, []string{"reason"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "defender_proxy_request_duration_seconds",
@@ -53,7 +53,7 @@ func NewMetrics(version string) *Metrics {
 		}, []string{"region"}),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "defender_proxy_attempts_total",
-			Help: "Requests sent to Microsoft or tried to be, by the region that came last.",
+			Help: "Requests sent to Microsoft or tried to be, by region.",
 		}, []string{"region"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "defender_proxy_bytes_total",
@@ -83,7 +83,9 @@ func (m *Metrics) Observe(r *audit.Record) {
 		m.refusals.WithLabelValues(r.Code).Inc()
 	}
 	if r.Region != "" {
-		m.attempts.WithLabelValues(r.Region).Add(float64(r.Attempts))
+		for _, region := range r.Tried {
+			m.attempts.WithLabelValues(region).Inc()
+		}
 		if r.FirstByte > 0 {
 			m.firstByte.WithLabelValues(r.Region).Observe(r.FirstByte.Seconds())
 		}

@@ -44,15 +44,16 @@ type Record struct {
 	Tenant    string // the configured name
 	Operation string // the catalog's id
 	Class     string
-	Decision  string // allowed, or refused
-	Rule      string // the entry of allow or deny that decided
-	Code      string // the refusal's code
-	Reason    string // what lies behind a refusal or failure, for the operator
-	Region    string // the region that answered, or was tried last
-	Attempts  int    // how often the request was sent or tried to be
-	Status    int    // as the caller got it; 499 when it left before
-	BytesIn   int64  // body from the caller
-	BytesOut  int64  // body to the caller
+	Decision  string   // allowed, or refused
+	Rule      string   // the entry of allow or deny that decided
+	Code      string   // the refusal's code
+	Reason    string   // what lies behind a refusal or failure, for the operator
+	Region    string   // the region that answered, or was tried last
+	Tried     []string // the region of each attempt; in the line where there is more than one
+	Attempts  int      // how often the request was sent or tried to be
+	Status    int      // as the caller got it; 499 when it left before
+	BytesIn   int64    // body from the caller
+	BytesOut  int64    // body to the caller
 	FirstByte time.Duration
 	Duration  time.Duration
 	TokenUTI  string
@@ -146,6 +147,9 @@ func (r *Record) encode(w io.Writer) {
 	text("code", r.Code)
 	text("reason", r.Reason)
 	text("region", r.Region)
+	if len(r.Tried) > 1 {
+		e.Strs("tried", r.Tried)
+	}
 	number("attempts", int64(r.Attempts))
 	number("status", int64(r.Status))
 	number("bytes_in", r.BytesIn)

@@ -21,7 +21,7 @@ func TestARecordIsOneLineOfJSON(t *testing.T) {
 		Event: Request, Time: time.Date(2026, 11, 21, 1, 2, 3, 4e6, time.FixedZone("CET", 3600)), ID: "id-1",
 		Listener: "127.0.0.1:8080", Client: "local", Address: netip.MustParseAddr("127.0.0.1"), Method: "GET",
 		Path: "/api/alerts", Tenant: "contoso", Operation: "alerts.list", Class: "read", Decision: "allowed",
-		Rule: "read", Code: "X", Reason: "a \"quoted\"\nreason", Region: "eu", Attempts: 2, Status: 200, BytesIn: 1,
+		Rule: "read", Code: "X", Reason: "a \"quoted\"\nreason", Region: "eu", Tried: []string{"us", "eu"}, Attempts: 2, Status: 200, BytesIn: 1,
 		BytesOut: 2, FirstByte: 1500 * time.Microsecond, Duration: 2 * time.Millisecond, TokenUTI: "u", UserAgent: "curl",
 	}
 	if err := New(&b).Write(&full); err != nil {

@@ -241,19 +241,17 @@ func judge(seg string) (why string) {
 	return ""
 }
 
-// soundRune admits letters, marks and digits that no code page maps to ASCII:
-// library files may be called résumé.ps1, but a long s (U+017F), a Kelvin sign,
-// fullwidth forms, superscripts, dots and slashes of other blocks are
-// look-alikes that a server's best-fit conversion could turn into a name that
-// was not judged.
+// soundRune admits letters, marks and digits that no server takes for ASCII:
+// library files may be called résumé.ps1 or 日本.ps1. Windows' best-fit tables
+// (bestfit1252) make a of ā and α, l of ł, s of a long s; compatibility forms
+// make ASCII of fullwidth letters, superscripts and the Kelvin sign. So of the
+// Latin letters only those of Latin-1 pass, and no Greek.
 func soundRune(r rune) bool {
 	switch {
-	case r == 0xAA || r == 0xBA || r == 0x130 || r == 0x131 || r == 0x17F:
-		return false
-	case r >= 0x2000 && r < 0x3040 || r > 0xD7FF:
-		return false
+	case r >= 0xC0 && r <= 0xFF, r >= 0x400 && r < 0x1E00, r >= 0x3040 && r <= 0xD7FF:
+		return unicode.In(r, unicode.Lu, unicode.Ll, unicode.Lo, unicode.Mn, unicode.Mc, unicode.Nd)
 	}
-	return unicode.In(r, unicode.Lu, unicode.Ll, unicode.Lo, unicode.Mn, unicode.Mc, unicode.Nd)
+	return false
 }
 
 func encode(b *strings.Builder, seg string) {

@@ -88,6 +88,8 @@ func TestParseRefuses(t *testing.T) {
 		{"a fullwidth letter", "/api/machines/x/\uff49solate", "U+FF49"},
 		{"a long s, which folds to s", "/api/machines/x/i\u017folate", "U+017F"},
 		{"a Kelvin sign, which folds to k", "/api/machines/x/\u212a", "U+212A"},
+		{"an a with a macron, which best-fit makes an a", "/api/\u0101lerts", "U+0101"},
+		{"a Greek alpha, which best-fit makes an a", "/api/\u03b1lerts", "U+03B1"},
 		{"a one dot leader", "/api/machines/\u2024\u2024/x", "U+2024"},
 		{"a superscript digit", "/api/machines/a\u00b2", "U+00B2"},
 		{"a right-to-left mark", "/api/machines/a\u200f", "U+200F"},

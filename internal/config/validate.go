@@ -257,12 +257,14 @@ func (v *validator) operationFaults(err error) {
 }
 
 // The headers that no caller's value may be sent for: they carry credentials,
-// framing, routing, identity or another method.
+// framing, routing, identity, another method, or leave to repeat a request.
 var (
 	neverForwarded = []string{
 		"Authorization", "Cookie", "Cookie2", "Host", "Content-Length",
 		"Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings", "Expect", "Via",
 		"Forwarded", "X-Real-Ip", "X-Method-Override",
+		// net/http takes these for leave to send a write twice.
+		"Idempotency-Key", "X-Idempotency-Key",
 	}
 	neverForwardedBegin = []string{
 		"Proxy-", "X-Forwarded-", "X-Http-Method", "X-Original-", "X-Rewrite-", "X-Ms-Client-Principal",
@@ -284,7 +286,7 @@ func (v *validator) forwardHeaders() {
 			// Servers differ on whether _ and . are other ways to write a hyphen.
 			v.fault(key, "%s is not a header that can be let through; a name has letters, digits and hyphens", shown)
 		case slices.Contains(neverForwarded, name) || slices.ContainsFunc(neverForwardedBegin, begins):
-			v.fault(key, "%s is never let through: it carries credentials, framing, routing, identity or another method", shown)
+			v.fault(key, "%s is never let through: it carries credentials, framing, routing, identity, another method or leave to repeat", shown)
 		case listed[name]:
 			v.fault(key, "%s is listed twice", shown)
 		}

@@ -224,7 +224,7 @@ func (f *function) same(g *function) bool {
 }
 
 // called reports whether seg calls f with each of its arguments once, in any
-// order. A value is either quoted, with ” for a quote in it, or a bare word;
+// order. A value is either quoted, with a quote in it doubled, or a bare word;
 // Microsoft's pages show both for the same argument.
 func (f *function) called(seg string) bool {
 	if len(seg) < len(f.name)+2 || !foldEqual(seg[:len(f.name)], f.name) || seg[len(f.name)] != '(' {

@@ -306,13 +306,13 @@ func TestGlob(t *testing.T) {
 func TestAdditions(t *testing.T) {
 	c := catalog(t,
 		Operation{ID: "lab.list", Service: ServiceMDE, Method: "GET", Path: "/api/lab", Class: ClassRead, Application: []Permission{"Lab.Read"}},
-		Operation{ID: "users.machines", Application: []Permission{"Machine.Read.All"}},
+		Operation{ID: "users.machines", Application: []Permission{"Lab.Machines"}},
 	)
 	if op, err := c.Match("GET", "/api/LAB"); err != nil || op.ID != "lab.list" {
 		t.Errorf("the added row gives %v, %v", op, err)
 	}
 	op, err := c.Match("GET", "/api/users/u1/machines")
-	if err != nil || !slices.Equal(op.Application, []Permission{"Machine.Read.All"}) || !slices.Equal(op.Delegated, []Permission{"Machine.ReadWrite"}) || op.Class != ClassRead {
+	if err != nil || !slices.Equal(op.Application, []Permission{"Lab.Machines"}) || !slices.Equal(op.Delegated, []Permission{"Machine.Read", "Machine.ReadWrite"}) || op.Class != ClassRead {
 		t.Errorf("the corrected row is %+v, %v", op, err)
 	}
 }

@@ -3,8 +3,8 @@
 //
 //	guard → tenant → operation → policy → quota → token → region → forward → rewrite → audit
 //
-// Serve.go holds these steps as calls, top to bottom, and each has a file of its
-// name:
+// Serve.go holds these steps as calls, top to bottom. Each has a file of its name,
+// but for operation, which is in policy.go, and audit, which is in serve.go:
 //
 //   - guard finds the client group by the socket's address, checks Host and what
 //     browsers send, and turns the raw request target into one canonical path.
@@ -23,9 +23,11 @@
 //   - audit writes the record, whatever happened; for a write one more before it
 //     is sent.
 //
-// A step takes what it needs and returns a value and an error. An error that a
-// caller should understand is a *Refusal; any other becomes a bare 500. Only
-// serve.go writes to the caller.
+// A step takes what it needs and returns a value and an error; guard and forward,
+// which find many things, put them into the Exchange. An error that a caller
+// should understand is a *Refusal; any other becomes a bare 500. Refusals are
+// written in serve.go alone, Microsoft's answers in rewrite.go, and our own pages
+// in help.go, pages.go and explain.go.
 //
 // # Vocabulary
 //

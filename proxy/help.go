@@ -23,6 +23,9 @@ func (p *Proxy) help(w *answer, r *http.Request, x *Exchange) error {
 		return err
 	default:
 		page.Problem = asRefusal(err).Message
+		if mine := p.tenantsOf(x.Client); len(mine) > 0 {
+			page.Base += "/t/" + mine[0] // so that what is pasted works
+		}
 	}
 	if x.Named == "" {
 		for _, name := range p.tenantsOf(x.Client) {
@@ -43,6 +46,8 @@ func (p *Proxy) help(w *answer, r *http.Request, x *Exchange) error {
 			}
 		}
 		page.Classes = append(page.Classes, row)
+		page.Hunts = page.Hunts || class == policy.ClassHunt && row.Granted > 0
+		page.Responds = page.Responds || class == policy.ClassRespond && row.Granted > 0
 	}
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
@@ -62,6 +67,7 @@ type helpPage struct {
 	Base, Client, Address, Tenant, Problem, Version string
 	Others                                          []string
 	Classes                                         []helpClass
+	Hunts, Responds                                 bool // is granted some of the class
 }
 
 type helpClass struct {

@@ -220,8 +220,8 @@ func fill(src io.Reader, buf []byte, once bool) (n int, err error) {
 
 var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
-// brokeOff words an answer that did not come to its end: Microsoft's fault,
-// unless the caller has left and taken the request along.
+// brokeOff words an answer that did not come to its end. Where the caller left,
+// and took the request along, handle says so instead.
 func brokeOff(err error) *Refusal {
 	return &Refusal{
 		Code:       InvalidAnswer,

@@ -39,6 +39,48 @@ func TestTheNearestComesFirst(t *testing.T) {
 	})
 }
 
+// Connections come about in any order; until every region has been measured the
+// margins do not hold the one that happened to be first.
+func TestTheFirstToAnswerIsNotTheNearest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n network
+		n.set(EU, func(h *host) { h.delay, h.cold = 4*time.Millisecond, 50*time.Millisecond })
+		n.set(UK, func(h *host) { h.delay, h.cold = 8*time.Millisecond, time.Millisecond })
+		m := NewMonitor(steady(), &n)
+		p := mustPool(t, m, lab(EU, UK), "mde", nil, "")
+		run(t, m)
+		time.Sleep(30 * time.Millisecond)
+		wantOrder(t, p, "uk, eu")
+		if !p.Answering() {
+			t.Error("a pool with a region that answered is not answering")
+		}
+		time.Sleep(time.Second)
+		wantOrder(t, p, "eu, uk")
+		n.set(EU, func(h *host) { h.delay = 16 * time.Millisecond }) // smoothed: 11.6 ms, within the margins of 8
+		time.Sleep(61 * time.Second)
+		if e, reason := p.Current(); e.Region != EU || reason != "near enough: 10.1ms; uk at 8ms is not better by both margins" {
+			t.Errorf("current is %s: %q", e.Region, reason)
+		}
+	})
+}
+
+func TestAPoolWithoutAnAnswerIsNotAnswering(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n network
+		n.set(EU, func(h *host) { h.err = errors.New("refused") })
+		m := NewMonitor(steady(), &n)
+		p := mustPool(t, m, lab(EU), "mde", nil, "")
+		if p.Answering() {
+			t.Error("a pool that nobody has asked is answering")
+		}
+		run(t, m)
+		time.Sleep(time.Minute)
+		if p.Answering() {
+			t.Error("a pool whose region is out is answering")
+		}
+	})
+}
+
 func TestOnlyAWarmConnectionCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var n network

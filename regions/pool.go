@@ -27,6 +27,7 @@ var (
 // Pool is what may be used of one service: its endpoints in the allowed
 // regions. Its methods may be called concurrently.
 type Pool struct {
+	monitor   *Monitor
 	endpoints []Endpoint // in the order of the cloud; never empty
 	prefer    Name
 	choice    atomic.Pointer[choice]
@@ -37,6 +38,9 @@ type choice struct {
 	order  []Endpoint
 	cause  cause
 	reason string
+	// settled says that every region which is not out had been measured. Until
+	// then the margins hold nothing: the first to answer is not the nearest.
+	settled bool
 }
 
 type cause int
@@ -83,7 +87,7 @@ func (m *Monitor) Pool(c Cloud, s Service, allow []Name, prefer Name) (*Pool, er
 	if p, ok := m.pools[key]; ok {
 		return p, nil
 	}
-	p := &Pool{prefer: prefer}
+	p := &Pool{monitor: m, prefer: prefer}
 	for i, n := range names {
 		p.endpoints = append(p.endpoints, m.endpoint(s, n, bases[i]))
 	}
@@ -178,6 +182,14 @@ func (p *Pool) Current() (Endpoint, string) {
 	return c.order[0], c.reason
 }
 
+// Answering reports whether a request has an endpoint to go to: one that has
+// answered a probe and is not out.
+func (p *Pool) Answering() bool {
+	p.monitor.mu.Lock()
+	defer p.monitor.mu.Unlock()
+	return slices.ContainsFunc(p.endpoints, func(e Endpoint) bool { return e.health.rank() == 0 })
+}
+
 func (p *Pool) holds(e Endpoint) bool { return slices.Contains(p.endpoints, e) }
 
 func (p *Pool) allowed() []Name {
@@ -200,8 +212,9 @@ func (p *Pool) arrange(s Settings) []Change {
 	copy(order[1:i+1], order[:i])
 	order[0] = next.order[0]
 	next.order = slices.Clip(order)
+	next.settled = !slices.ContainsFunc(order, func(e Endpoint) bool { return e.health.rank() == 1 })
 
-	if old != nil && next.cause == old.cause && slices.Equal(next.order, old.order) {
+	if old != nil && next.cause == old.cause && next.reason == old.reason && next.settled == old.settled && slices.Equal(next.order, old.order) {
 		return nil
 	}
 	p.choice.Store(&next)
@@ -218,21 +231,20 @@ func (p *Pool) arrange(s Settings) []Change {
 // by health and latency.
 func (p *Pool) choose(old *choice, best Endpoint, s Settings) choice {
 	if len(p.endpoints) == 1 {
-		return choice{p.endpoints, byNecessity, "the only region allowed"}
+		return choice{order: p.endpoints, cause: byNecessity, reason: "the only region allowed"}
 	}
 	if i := slices.IndexFunc(p.endpoints, func(e Endpoint) bool { return e.Region == p.prefer }); i >= 0 && !p.endpoints[i].health.out {
-		return choice{p.endpoints[i : i+1], byPreference, "preferred by the configuration"}
+		return choice{order: p.endpoints[i : i+1], cause: byPreference, reason: "preferred by the configuration"}
 	}
 	from := ""
 	if old != nil {
 		current := old.order[0]
 		switch h := current.health; {
+		case current == best || !old.settled && h.rank() == 0:
 		case h.rank() == 0 && !s.better(best.health.latency, h.latency):
-			if old.cause == byLatency {
-				return choice{old.order[:1], byLatency, old.reason}
-			}
-			best = current
-		case h.out && current != best:
+			return choice{order: old.order[:1], cause: byLatency, reason: fmt.Sprintf("near enough: %v; %s at %v is not better by both margins",
+				brief(h.latency), best.Region, brief(best.health.latency))}
+		case h.out:
 			from = fmt.Sprintf("; %s is out: %s", current.Region, h.failure)
 		case h.rank() == 0:
 			from = fmt.Sprintf(" against %v of %s", brief(h.latency), current.Region)
@@ -241,11 +253,11 @@ func (p *Pool) choose(old *choice, best Endpoint, s Settings) choice {
 	first := []Endpoint{best}
 	switch best.health.rank() {
 	case 0:
-		return choice{first, byLatency, fmt.Sprintf("nearest: %v%s", brief(best.health.latency), from)}
+		return choice{order: first, cause: byLatency, reason: fmt.Sprintf("nearest: %v%s", brief(best.health.latency), from)}
 	case 1:
-		return choice{first, byChance, "not measured yet" + from}
+		return choice{order: first, cause: byChance, reason: "not measured yet" + from}
 	}
-	return choice{first, byDespair, "every allowed region is out: this one answered last" + from}
+	return choice{order: first, cause: byDespair, reason: "every allowed region is out: this one answered last" + from}
 }
 
 // better reports whether latency a is below b by both margins.

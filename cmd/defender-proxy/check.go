@@ -94,6 +94,7 @@ type serviceCheck struct {
 	Audience  string              `json:"audience"`
 	Needed    bool                `json:"needed"` // some client group is granted an operation of it
 	Problem   string              `json:"problem,omitempty"`
+	LeftOut   string              `json:"left_out,omitempty"` // why the tenant cannot use it, by its cloud or regions
 	Holds     []policy.Permission `json:"holds"`
 	ExpiresIn int                 `json:"expires_in,omitempty"` // seconds
 	Region    string              `json:"region,omitempty"`
@@ -104,18 +105,20 @@ type serviceCheck struct {
 type missing struct {
 	AnyOf      []policy.Permission `json:"any_of"`
 	Operations []string            `json:"operations"`
-	Clients    []string            `json:"clients"`
-	Grant      string              `json:"grant"`
+	// ReadOnly says that the operations only read although no smaller permission
+	// is documented.
+	ReadOnly bool     `json:"read_only,omitempty"`
+	Clients  []string `json:"clients"`
+	Grant    string   `json:"grant"`
 }
 
 // checkTenant asks for the tokens of a tenant and compares.
 func (p *parts) checkTenant(ctx context.Context, t proxy.Tenant) tenantCheck {
 	out := tenantCheck{Name: t.Name}
-	snapshot := p.monitor.Snapshot()
 	for _, s := range services(t) {
 		u := t.Upstreams[s]
 		row := serviceCheck{Service: s, Audience: u.Audience, Needed: len(p.granted(t, s)) > 0}
-		if e, _ := u.Regions.Current(); answering(snapshot, u.Regions) {
+		if e, _ := u.Regions.Current(); u.Regions.Answering() {
 			row.Region = string(e.Region)
 		} else {
 			row.Problem = "no region answers; the command regions shows why. "
@@ -131,6 +134,13 @@ func (p *parts) checkTenant(ctx context.Context, t proxy.Tenant) tenantCheck {
 		row.ExpiresIn = int(time.Until(b.Expires()).Seconds())
 		row.Missing = p.missing(t, s, permits)
 		out.Services = append(out.Services, row)
+	}
+	for _, s := range policy.Services() {
+		if err := t.Unreachable[s]; err != nil {
+			out.Services = append(out.Services, serviceCheck{
+				Service: s, Needed: len(p.granted(t, s)) > 0, LeftOut: strings.TrimPrefix(err.Error(), "regions: "),
+			})
+		}
 	}
 	return out
 }
@@ -171,10 +181,11 @@ func (p *parts) missing(t proxy.Tenant, s policy.Service, permits *policy.Permit
 			if permits.Delegated() {
 				kind = "delegated"
 			}
-			m = &missing{AnyOf: needs, Grant: proxy.GrantAdvice(s, t.ClientID, kind)}
+			m = &missing{AnyOf: needs, ReadOnly: true, Grant: proxy.GrantAdvice(s, t.ClientID, kind)}
 			byNeed[key] = m
 			order = append(order, key)
 		}
+		m.ReadOnly = m.ReadOnly && !op.Class.Writes() && !slices.ContainsFunc(needs, reads)
 		m.Operations = append(m.Operations, op.ID)
 		for _, g := range groups {
 			if !slices.Contains(m.Clients, g) {
@@ -188,6 +199,9 @@ func (p *parts) missing(t proxy.Tenant, s policy.Service, permits *policy.Permit
 	}
 	return out
 }
+
+// reads reports whether a permission's name says that it only reads.
+func reads(p policy.Permission) bool { return strings.Contains(string(p), ".Read.") }
 
 // wrong reports whether the report tells of anything that should be mended. A
 // service that nobody is granted anything of may fail.
@@ -229,8 +243,11 @@ func (r checkReport) print(c *cli) error {
 	for _, t := range r.Tenants {
 		fmt.Fprintf(c.stdout, "\ntenant %s\n", t.Name)
 		for _, s := range t.Services {
-			fmt.Fprintf(c.stdout, "  %s (%s)\n", s.Service, s.Audience)
+			fmt.Fprintf(c.stdout, "  %s  %s\n", s.Service, s.Audience)
 			switch {
+			case s.LeftOut != "":
+				fmt.Fprintf(c.stdout, "    left out: %s\n", s.LeftOut)
+				continue
 			case s.Problem != "" && !s.Needed:
 				fmt.Fprintf(c.stdout, "    not used: nothing of it is granted (%s)\n", s.Problem)
 				continue
@@ -245,6 +262,9 @@ func (r checkReport) print(c *cli) error {
 			}
 			for _, m := range s.Missing {
 				fmt.Fprintf(c.stdout, "    MISSING  %s\n             for %s, granted to %s\n", strings.Join(strings.Fields(names(m.AnyOf)), " or "), strings.Join(m.Operations, ", "), strings.Join(m.Clients, ", "))
+				if m.ReadOnly {
+					fmt.Fprintln(c.stdout, "             It permits more than reading; Microsoft documents no smaller one. Consider to deny the operation instead.")
+				}
 			}
 			if len(s.Missing) > 0 {
 				fmt.Fprintf(c.stdout, "    %s\n    Or deny these operations, so that nobody tries them.\n", s.Missing[0].Grant)

@@ -69,12 +69,15 @@ Exits with 1 when the request would be refused.`,
 	return cmd
 }
 
+// nobody is the tenant of somebody who has configured none.
+const nobody = "yours"
+
 // fresh is the configuration of somebody who has written none: the defaults for
 // one tenant.
 func fresh() *config.Config {
 	return &config.Config{
 		Clients: []config.ClientGroup{{Name: "local", Allow: []string{"read", "hunt"}}},
-		Tenants: []config.Tenant{{Name: "yours", Cloud: "commercial", Regions: config.TenantRegions{Prefer: config.Auto}}},
+		Tenants: []config.Tenant{{Name: nobody, Cloud: "commercial", Regions: config.TenantRegions{Prefer: config.Auto}}},
 		Regions: config.Regions{ConnectTimeout: 1, FirstByteTimeout: 1},
 		Limits:  config.Limits{MaxInFlight: 1, MaxRequestBytes: 1},
 	}
@@ -109,7 +112,7 @@ func explanationTable(c *cli, e proxy.Explanation) error {
 	case e.Code != "":
 		verdict = "refused: " + string(e.Code)
 	case e.Permitted == nil:
-		verdict = "granted"
+		verdict = "granted; the token was not asked (--online asks it)"
 	}
 	rows := [][]string{{"request", e.Method + " " + e.Path}}
 	add := func(key, value string) {
@@ -124,7 +127,9 @@ func explanationTable(c *cli, e proxy.Explanation) error {
 	add("class", string(e.Class))
 	add("service", string(e.Service))
 	add("client group", e.Client)
-	add("tenant", e.Tenant)
+	if e.Tenant != nobody {
+		add("tenant", e.Tenant)
+	}
 	add("entry", e.Rule)
 	if e.Operation != "" {
 		add("needs", names(e.Needs))

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"defender-proxy/internal/admin"
-	"defender-proxy/regions"
 )
 
 func (c *cli) regions() *cobra.Command {
@@ -70,16 +69,4 @@ func regionTable(c *cli, rows []admin.Region) error {
 		out = append(out, []string{string(r.Service), string(r.Region), r.Host, latency, state, strings.Join(r.Chosen, "; ")})
 	}
 	return table(c.stdout, out)
-}
-
-// answering reports whether any endpoint of a pool has answered a probe.
-func answering(snapshot []regions.State, pool *regions.Pool) bool {
-	for _, e := range pool.Order() {
-		for _, st := range snapshot {
-			if st.Service == e.Service && st.Region == e.Region && st.Host == e.URL.Host && st.Healthy && st.Samples > 0 {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -51,7 +51,7 @@ func exactArguments(n int) cobra.PositionalArgs {
 		case n == 0 && !cmd.HasParent():
 			return &usageError{fmt.Errorf("there is no command %q", args[0])}
 		}
-		return &usageError{fmt.Errorf("%s: %d arguments were given; it is used as: %s", cmd.CommandPath(), len(args), cmd.UseLine())}
+		return &usageError{fmt.Errorf("%s takes another number of arguments than %d: %s", cmd.Name(), len(args), cmd.UseLine())}
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	stdlog "log"
 	"net"
 	"net/http"
+	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,6 +80,11 @@ func (c *cli) runProxy(ctx context.Context, cfg *config.Config, env func(string)
 	if err != nil {
 		return err
 	}
+
+	// net/http's transport tells the standard logger of answers that nobody asked
+	// for, and quotes them; they may hold what must not be in a log.
+	stdlog.SetOutput(quietLog{log})
+	defer stdlog.SetOutput(os.Stderr)
 
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	wait := p.start(background)
@@ -180,17 +187,22 @@ func (p *parts) httpServer(h http.Handler) http.Server {
 		IdleTimeout:                  cfg.Limits.IdleTimeout,
 		MaxHeaderBytes:               int(cfg.Limits.HeaderBytes),
 		DisableGeneralOptionsHandler: true, // OPTIONS * is a request like any other, to be refused and recorded
-		ErrorLog:                     stdlog.New(serverLog{p.log}, "", 0),
+		ErrorLog:                     stdlog.New(quietLog{p.log}, "", 0),
 	}
 }
 
-// serverLog takes what net/http has to say about connections, such as a TLS
-// handshake that failed. It may quote what a caller sent.
-type serverLog struct{ log zerolog.Logger }
+// quietLog takes what net/http has to say about connections. Most of it quotes
+// what the other side sent, so only its having been said is logged, and of TLS
+// handshakes, which come before anything is sent, why they failed.
+type quietLog struct{ log zerolog.Logger }
 
-func (l serverLog) Write(b []byte) (int, error) {
+func (l quietLog) Write(b []byte) (int, error) {
+	e := l.log.Debug()
 	const most = 300
-	l.log.Debug().Str("detail", string(b[:min(len(b), most)])).Msg("connection")
+	if text := string(b[:min(len(b), most)]); strings.HasPrefix(text, "http: TLS handshake error") {
+		e.Str("detail", strings.TrimSpace(text))
+	}
+	e.Msg("net/http complains about a connection")
 	return len(b), nil
 }
 

@@ -1,12 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
-
-	"context"
 
 	"github.com/spf13/cobra"
 

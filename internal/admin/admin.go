@@ -30,7 +30,8 @@ import (
 // Tenant is a tenant as readiness and metrics see it.
 type Tenant struct {
 	Name string
-	// Access is by service; the first one decides about readiness.
+	// Access is by service. The tenant is ready when one of them is; the first
+	// one's token is asked for, the others count once somebody has used them.
 	Access []Access
 }
 
@@ -91,6 +92,10 @@ func (s Sources) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
+		if r.ContentLength != 0 {
+			// Nobody reads a body here, and net/http would wait for its end.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(2 * time.Second))
+		}
 		if s.Clients != nil {
 			from, err := netip.ParseAddrPort(r.RemoteAddr)
 			if _, ok := s.Clients.Find(from.Addr()); err != nil || !ok {
@@ -138,34 +143,21 @@ func (s Sources) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), patience)
 	defer cancel()
-	up := make(map[regions.Service]map[regions.Name]bool)
-	for _, st := range s.Monitor.Snapshot() {
-		if up[st.Service] == nil {
-			up[st.Service] = make(map[regions.Name]bool)
-		}
-		up[st.Service][st.Region] = up[st.Service][st.Region] || st.Healthy && st.Samples > 0
-	}
 	view := struct {
 		Ready   bool  `json:"ready"`
 		Tenants []row `json:"tenants"`
 	}{Ready: len(s.Tenants) > 0, Tenants: []row{}}
 	for _, t := range s.Tenants {
 		o := row{Tenant: t.Name, Reason: "no service can be reached in the tenant's cloud and regions"}
-		if len(t.Access) > 0 {
-			a := t.Access[0]
+		for i, a := range t.Access {
+			reason := a.reason(ctx, i == 0)
+			if i > 0 && reason != "" {
+				continue // the first one's reason is told
+			}
 			current, _ := a.Regions.Current()
-			o.Service, o.Region = a.Service, current.Region
-			_, err := a.Token.Bearer(ctx)
-			var known *token.Error
-			switch {
-			case errors.As(err, &known):
-				o.Reason = known.Sentence + " " + known.Remedy
-			case err != nil:
-				o.Reason = "the token has been asked for and has not come yet"
-			case !up[regions.Service(a.Service)][current.Region]:
-				o.Reason = "no region has answered a probe; see /-/regions"
-			default:
-				o.Ready, o.Reason = true, ""
+			o.Service, o.Region, o.Reason, o.Ready = a.Service, current.Region, reason, reason == ""
+			if o.Ready {
+				break
 			}
 		}
 		view.Ready = view.Ready && o.Ready
@@ -177,6 +169,26 @@ func (s Sources) ready(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "5")
 	}
 	writeJSON(w, status, view)
+}
+
+// reason says why requests to the service cannot be answered; empty means that
+// they can. With ask a token that is not there is asked for.
+func (a Access) reason(ctx context.Context, ask bool) string {
+	if !ask {
+		if st := a.Token.State(); !st.Live {
+			return "no token"
+		}
+	} else if _, err := a.Token.Bearer(ctx); err != nil {
+		var known *token.Error
+		if errors.As(err, &known) {
+			return known.Sentence + " " + known.Remedy
+		}
+		return "the token has been asked for and has not come yet"
+	}
+	if !a.Regions.Answering() {
+		return "no region has answered a probe; see /-/regions"
+	}
+	return ""
 }
 
 // Region is one row of /-/regions and of the command regions.

@@ -20,12 +20,28 @@ func (v *validator) tenants() {
 		clouds = append(clouds, named{name: c.Name})
 	}
 	clouds = append(clouds, v.cloudNames()...)
+	accounts := make(map[string]string)
 	for i := range v.c.Tenants {
 		key := fmt.Sprintf("tenants[%d]", i)
+		v.account(key, v.c.Tenants[i], accounts)
 		v.credential(key+".credential", v.c.Tenants[i].Credential)
 		v.refer(key+".cloud", v.c.Tenants[i].Cloud, "cloud", clouds)
 		v.tenantRegions(key+".regions", v.c.Tenants[i].Cloud, &v.c.Tenants[i].Regions)
 	}
+}
+
+// account refuses a second name for the same application in the same directory:
+// they would share their tokens, and the secret of one would be the other's.
+func (v *validator) account(key string, t Tenant, known map[string]string) {
+	if t.ID == "" || t.Credential.ClientID == "" || !v.clean(key+".id") || !v.clean(key+".credential.client_id") {
+		return
+	}
+	account := t.Cloud + " " + string(t.ID) + " " + t.Credential.ClientID
+	if first, ok := known[account]; ok {
+		v.fault(key+".id", "is the directory and application of %s already; one tenant has one name", first)
+		return
+	}
+	known[account] = key
 }
 
 func (v *validator) credential(key string, c Credential) {

@@ -20,10 +20,12 @@ type operation struct {
 
 // corrected are the rows whose page is wrong or silent about permissions: two
 // pages list none (the sibling export's are taken), one lists a permission to
-// read for stopping a file.
+// read for stopping a file, and two lost those to read in their last revision.
 var corrected = map[string]struct{ application, delegated []string }{
 	"baselineConfigurations.list":    {[]string{"SecurityBaselinesAssessment.Read.All"}, []string{"SecurityBaselinesAssessment.Read"}},
 	"baselineProfiles.list":          {[]string{"SecurityBaselinesAssessment.Read.All"}, []string{"SecurityBaselinesAssessment.Read"}},
+	"domains.alerts":                 {[]string{"Alert.Read.All", "Alert.ReadWrite.All"}, []string{"Alert.Read", "Alert.ReadWrite"}},
+	"users.machines":                 {[]string{"Machine.Read.All", "Machine.ReadWrite.All"}, []string{"Machine.Read", "Machine.ReadWrite"}},
 	"machines.stopAndQuarantineFile": {[]string{"Machine.StopAndQuarantine"}, []string{"Machine.StopAndQuarantine"}},
 }
 

@@ -58,8 +58,9 @@ func judge(answer *oauth2.Token, acc Account, audience string, sent instant, dat
 	// nothing to hold ours against.
 	if !date.IsZero() {
 		now := sent.time()
-		if date.Before(now) {
-			now = date
+		// The header has whole seconds: up to one more may have gone by.
+		if server := date.Add(time.Second); server.Before(now) {
+			now = server
 		}
 		life = min(life, claims.Expiry.Sub(now))
 	}

@@ -336,8 +336,8 @@ const (
 
 // Limits is what callers may use up.
 type Limits struct {
-	// Requests under way at once; more are answered with 503. Default 512; from 1
-	// to 100000.
+	// Requests under way at once; more are answered with 503. One address gets at
+	// most half of them, loopback all. Default 512; from 1 to 100000.
 	MaxInFlight int `yaml:"max_in_flight" default:"512" min:"1" max:"100000"`
 
 	// The length of a request's body. Default 32MiB; from 1KiB to 1GiB.

@@ -23,17 +23,36 @@ type Policy struct {
 // Operation is Catalog.Match, but for the paths that AllowUnknown opens.
 func (p *Policy) Operation(method, path string) (*Operation, error) {
 	op, err := p.Catalog.Match(method, path)
-	if err == ErrUnknownPath && p.AllowUnknown && plain(path) && (method == http.MethodGet || method == http.MethodHead) {
+	if err == ErrUnknownPath && p.AllowUnknown && p.Catalog.novel(path) && (method == http.MethodGet || method == http.MethodHead) {
 		return p.Catalog.stray[serviceOf(path)], nil
 	}
 	return op, err
 }
 
-// plain reports whether a path outside the catalog may be opened: one of ours,
-// and no OData call, key or $-segment in it, which could be another spelling of
-// an operation that the catalog has.
-func plain(path string) bool {
-	return Ours(path) && !strings.Contains(path, "(") && !strings.Contains(path, "/$")
+// novel reports whether a path outside the catalog may be opened: one of ours,
+// in which no operation of the catalog stands in another spelling. A server may
+// take a call with empty parentheses, a qualified name (Namespace.getPackageUri)
+// or another version before the path for the operation that it knows, and that
+// one has its own grant, or its own denial.
+func (c *Catalog) novel(path string) bool {
+	if !Ours(path) || strings.ContainsAny(path, "(%") || strings.Contains(path, "/$") {
+		return false
+	}
+	segments := strings.Split(path[1:], "/")
+	for i, s := range segments {
+		s = s[strings.LastIndexByte(s, '.')+1:]
+		segments[i] = strings.TrimFunc(s, func(r rune) bool {
+			return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+		})
+	}
+	for i := 1; i < len(segments); i++ {
+		for _, root := range [...]string{"/api/", "/v1.0/security/"} {
+			if _, err := c.Match(http.MethodGet, root+strings.Join(segments[i:], "/")); err != ErrUnknownPath {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Grants is what an operator granted to one client group, compiled for one

@@ -261,7 +261,10 @@ func TestUnknownPathsOpenForReadersOnly(t *testing.T) {
 		}
 	}
 	for _, tc := range []struct{ method, path string }{
-		{"POST", "/api/new"}, {"GET", "/api/machineactions/1/getPackageUri()"}, {"GET", "/api/machines('1')"}, {"GET", "/api/$metadata"}, {"DELETE", "/api/new"}, {"GET", "/elsewhere"}, {"GET", "/v1.0/users"}, {"GET", "/api"},
+		{"POST", "/api/new"}, {"GET", "/api/machineactions/a1/Microsoft.WindowsDefenderATP.Api.GetPackageUri"}, {"GET", "/api/v1/machineactions/a1/getPackageUri"},
+		{"GET", "/api/v1.0/v1.0/libraryfiles"}, {"GET", "/api/v1.0/v1.0/machineactions/a1/getPackageUri"}, {"GET", "/api/machines/m1/machineactions/a1/getPackageUri"},
+		{"GET", "/api/machineactions/a1/getPackageUri:"}, {"GET", "/api/machineactions/a1/getPackageUr%69"}, {"GET", "/v1.0/security/v1/alerts_v2"},
+		{"GET", "/api/machineactions/1/getPackageUri()"}, {"GET", "/api/machines('1')"}, {"GET", "/api/$metadata"}, {"DELETE", "/api/new"}, {"GET", "/elsewhere"}, {"GET", "/v1.0/users"}, {"GET", "/api"},
 	} {
 		if op, err := open.Operation(tc.method, tc.path); err == nil {
 			t.Errorf("%s %s opens %s, want a refusal", tc.method, tc.path, op.ID)

@@ -125,6 +125,128 @@ func TestAnHonestSlowUploadSucceeds(t *testing.T) {
 	}
 }
 
+func TestALargeBodyMayBeAnsweredLate(t *testing.T) {
+	w := newWorld(t, options{limits: func(l *Limits) { l.BodyIdle = 300 * time.Millisecond }})
+	w.regions[0].answer(func(rw http.ResponseWriter, _ *http.Request) {
+		time.Sleep(time.Second)
+		for range 4 {
+			_, _ = io.WriteString(rw, "x")
+			_ = http.NewResponseController(rw).Flush()
+			time.Sleep(200 * time.Millisecond)
+		}
+	})
+	for _, size := range []int{1000, maxKept + 1000} {
+		if got := w.do("POST", "/api/indicators", strings.Repeat("x", size)); got.status != 200 || got.body != "xxxx" || got.err != nil {
+			t.Errorf("%d bytes: got %d %q, %v", size, got.status, got.body, got.err)
+		}
+	}
+}
+
+func TestASlowUploadIsNoSlowAnswer(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		w := newWorld(t, options{tls: tls, limits: func(l *Limits) { l.FirstByteTimeout = 600 * time.Millisecond }})
+		pr, pw := io.Pipe()
+		go func() {
+			for range 8 {
+				_, _ = pw.Write(make([]byte, 50_000))
+				time.Sleep(200 * time.Millisecond)
+			}
+			pw.Close()
+		}()
+		req := mustRequest(t, "POST", w.server.URL+"/api/indicators", pr)
+		req.ContentLength = 400_000
+		client := w.server.Client()
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := readReply(t, resp); got.status != 200 || len(w.regions[0].requests()[0].body) != 400_000 {
+			t.Errorf("HTTP/%d: got %d %s", resp.ProtoMajor, got.status, got.body)
+		}
+		client.CloseIdleConnections()
+	}
+}
+
+func TestAStalledRecordDoesNotHarmTheNextRequest(t *testing.T) {
+	w := newWorld(t, options{allow: []string{"read"}})
+	w.records.mu.Lock()
+	w.records.stall = drainTime + 300*time.Millisecond
+	w.records.mu.Unlock()
+	c := w.dial()
+	r := bufio.NewReader(c)
+	for i := range 2 {
+		_, _ = io.WriteString(c, "GET /api/alerts HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\n{}")
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatalf("request %d: %v", i+1, err)
+		}
+		if got := readReply(t, resp); got.status != 200 {
+			t.Fatalf("request %d: %d %s", i+1, got.status, got.body)
+		}
+	}
+	for _, rec := range w.lines(2) {
+		if rec["code"] != nil {
+			t.Errorf("the record is %v", rec)
+		}
+	}
+}
+
+func TestAnEarlyAnswerToALargeChunkedBody(t *testing.T) {
+	w := newWorld(t, options{})
+	w.regions[0].server.Config.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadFull(r.Body, make([]byte, 1000))
+		rw.WriteHeader(422)
+	})
+	for range 3 {
+		c := w.dial()
+		_, _ = io.WriteString(c, "POST /api/advancedqueries/run HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+		go func() {
+			for range 20 {
+				if _, err := fmt.Fprintf(c, "%x\r\n%s\r\n", 30_000, strings.Repeat("x", 30_000)); err != nil {
+					return
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+		}()
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := readReply(t, resp); got.status != 422 {
+			t.Errorf("got %d %s", got.status, got.body)
+		}
+		c.Close()
+	}
+	for _, rec := range w.lines(3) {
+		if rec["status"] != 422.0 {
+			t.Errorf("the record is %v", rec)
+		}
+	}
+}
+
+func TestAPermissionThatIsLostWhileTheBodyComesIsRecordedAsRefused(t *testing.T) {
+	w := newWorld(t, options{life: 2})
+	c := w.dial()
+	_, _ = io.WriteString(c, "POST /api/machines/m1/isolate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{")
+	deadline := time.Now().Add(5 * time.Second)
+	for len(w.entra.tokens()) == 0 && time.Now().Before(deadline) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	w.entra.set(func(e *entra) { e.roles = []string{"Alert.Read.All"} })
+	time.Sleep(3500 * time.Millisecond)
+	_, _ = io.WriteString(c, "}")
+	if b, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 403") {
+		t.Fatalf("got %q, %v", b, err)
+	}
+	if up := w.regions[0].requests(); len(up) > 0 {
+		t.Errorf("upstream got %+v", up)
+	}
+	lines := w.lines(1)
+	if len(lines) != 1 || lines[0]["decision"] != "refused" || lines[0]["code"] != "MissingPermission" || lines[0]["token_uti"] != nil {
+		t.Errorf("the records are %v", lines)
+	}
+}
+
 func TestATokenThatDiesWhileTheBodyComesIsNotSent(t *testing.T) {
 	w := newWorld(t, options{life: 2})
 	c := w.dial()
@@ -176,7 +298,7 @@ func TestACallerThatLeavesWithinTheAnswerIsNotMicrosoftsFault(t *testing.T) {
 }
 
 func TestACallerThatDoesNotReadIsEnded(t *testing.T) {
-	w := newWorld(t, options{limits: func(l *Limits) { l.BodyIdle = 300 * time.Millisecond }})
+	w := newWorld(t, options{limits: func(l *Limits) { l.BodyIdle, l.FirstByteTimeout = 300*time.Millisecond, time.Minute }})
 	gone := make(chan struct{})
 	w.regions[0].answer(func(rw http.ResponseWriter, r *http.Request) {
 		defer close(gone)
@@ -205,6 +327,7 @@ func TestAnUpstreamThatEchoesTheBearerDoesNotSpreadIt(t *testing.T) {
 		"as a length":                 "HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n",
 		"as a transfer coding":        "HTTP/1.1 200 OK\r\nTransfer-Encoding: %s\r\n\r\n",
 		"as a chunk's length":         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n",
+		"as a header of its own":      "HTTP/1.1 200 OK\r\nX-Echo: %s\r\nContent-Length: 0\r\n\r\n",
 		"as a redirect":               "HTTP/1.1 302 Found\r\nLocation: https://x/%s\r\nContent-Length: 0\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -394,4 +517,10 @@ func TestOneAddressGetsAtMostHalfOfThePlaces(t *testing.T) {
 	for range 4 {
 		enter(here, true)
 	}
+	l = load{}
+	enter(netip.MustParseAddr("2001:db8::1"), true)
+	enter(netip.MustParseAddr("2001:db8::2"), true)
+	enter(netip.MustParseAddr("2001:db8::3"), false)
+	enter(netip.MustParseAddr("2001:db8:0:1::1"), true)
+	enter(netip.MustParseAddr("::1"), true)
 }

@@ -31,6 +31,7 @@ type body struct {
 	read   atomic.Int64
 	failed atomic.Pointer[error]
 	caller *callerReader
+	moved  atomic.Pointer[func()] // called when some of a stream has come
 }
 
 // readBody takes the body of r: small ones whole, so that one that is malformed
@@ -49,6 +50,8 @@ func (p *Proxy) readBody(w http.ResponseWriter, r *http.Request) (*body, error) 
 		left:  p.Limits.RequestBytes,
 		most:  p.Limits.RequestBytes,
 		body:  b,
+
+		patience: p.Limits.patience(),
 	}
 	b.stream = b.caller
 	if b.length > maxKept {
@@ -85,15 +88,24 @@ func (b *body) open() io.ReadCloser {
 	return io.NopCloser(b.stream)
 }
 
-// end lets nobody read on. The transport may still be reading when an answer
-// comes early, and the caller's connection is not to be touched once its
-// handler has returned.
+// complete reports whether the caller has sent the whole of it.
+func (b *body) complete() bool { return b.keep || b.caller.complete() }
+
+// end lets nobody read on, and waits for a read that is under way. The transport
+// may still be reading when an answer comes early, and the caller's connection
+// is not to be touched once its handler has returned.
 func (b *body) end() {
-	if b.caller != nil {
-		b.caller.mu.Lock()
-		defer b.caller.mu.Unlock()
-		b.caller.ended = true
+	if b.caller == nil {
+		return
 	}
+	b.caller.mu.Lock()
+	b.caller.ended = true
+	if !b.caller.eof {
+		_ = b.caller.conn.SetReadDeadline(time.Unix(1, 0)) // wakes the read
+	}
+	b.caller.mu.Unlock()
+	b.caller.reading.Lock()
+	defer b.caller.reading.Unlock()
 }
 
 // failure words what went wrong with the caller's side of the body.
@@ -118,9 +130,14 @@ type callerReader struct {
 	left  int64
 	most  int64
 	body  *body
+	// patience is how long the server may take to answer from now on.
+	patience time.Duration
+
+	reading sync.Mutex // held by Read
 
 	mu    sync.Mutex // guards what follows, and the use of conn
 	ended bool
+	eof   bool
 }
 
 var errEnded = errors.New("the exchange is over")
@@ -129,17 +146,27 @@ func (c *callerReader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if !c.hurry() {
-		return 0, errEnded
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if err := c.hurry(); err != nil {
+		return 0, err
 	}
 	n, err := c.src.Read(p[:min(int64(len(p)), c.left+1)])
 	c.body.read.Add(int64(n))
 	if c.left -= int64(n); c.left < 0 {
 		return 0, c.fail(tooLarge(c.most))
 	}
+	if moved := c.body.moved.Load(); moved != nil {
+		(*moved)()
+	}
 	switch {
-	case err == nil, err == io.EOF:
+	case err == io.EOF:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.eof = true
 		return n, err
+	case err == nil:
+		return n, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return n, c.fail(&Refusal{
 			Code:    RequestTimeout,
@@ -150,13 +177,24 @@ func (c *callerReader) Read(p []byte) (int, error) {
 	return n, c.fail(&Refusal{Code: InvalidRequest, Message: "The request's body broke off.", Err: err})
 }
 
-// hurry sets the time until which the caller has to send something. It reports
-// false when the exchange is over.
-func (c *callerReader) hurry() bool {
+func (c *callerReader) complete() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ended {
-		return false
+	return c.eof
+}
+
+// hurry sets the time until which the caller has to send something, and moves
+// that until which it gets its answer. It errs when there is nothing more to
+// read: io.EOF behind the end, where the server itself reads on to see the
+// caller leave and would take a deadline for it, or errEnded.
+func (c *callerReader) hurry() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.eof:
+		return io.EOF
+	case c.ended:
+		return errEnded
 	}
 	now := time.Now()
 	last := c.start.Add(c.idle + time.Duration(c.body.read.Load())*time.Second/minRate)
@@ -164,7 +202,8 @@ func (c *callerReader) hurry() bool {
 		last = pause
 	}
 	_ = c.conn.SetReadDeadline(last) // not every connection has deadlines
-	return true
+	_ = c.conn.SetWriteDeadline(last.Add(c.patience))
+	return nil
 }
 
 func (c *callerReader) fail(r *Refusal) error {

@@ -46,6 +46,8 @@ type Exchange struct {
 	// What forward and rewrite count.
 	Tried     []regions.Name // one for each attempt
 	Renewed   bool           // the token was refused, and another one asked for
+	Body      *body          // nil until the plan is made
+	Gone      bool           // the caller had left when the exchange ended
 	Status    int
 	BytesIn   int64
 	BytesOut  int64

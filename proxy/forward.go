@@ -169,6 +169,12 @@ func (p *Proxy) attempt(ctx context.Context, pl *plan, e regions.Endpoint, autho
 			cancel(errNoConnection)
 		}
 	})
+	moved := func() { // a body that comes slowly is no slow answer
+		if connected.Load() {
+			timer.Reset(p.Limits.FirstByteTimeout)
+		}
+	}
+	pl.body.moved.Store(&moved)
 	early := 0
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) {
@@ -184,6 +190,7 @@ func (p *Proxy) attempt(ctx context.Context, pl *plan, e regions.Endpoint, autho
 		},
 	})
 	resp, err = p.Transport.RoundTrip(pl.request(traced, e, authorization))
+	pl.body.moved.Store(nil) // from here on the answer sets the pace
 	sent = connected.Load()
 	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
 		_ = resp.Body.Close()

@@ -15,17 +15,23 @@ type load struct {
 }
 
 // enter takes a place for a request from an address, of most that there are. One
-// address gets at most half of them, so that it cannot keep all others out;
+// address, or one /64 of IPv6, gets at most half of them, so that it cannot keep all others out;
 // loopback is exempt, because there one address is everybody. leave gives the
 // place back and must be called once.
 func (l *load) enter(from netip.Addr, most int) (leave func(), err error) {
+	loopback := from.IsLoopback()
+	if from.Is6() { // whoever has one IPv6 address has a network of them
+		if network, err := from.Prefix(64); err == nil {
+			from = network.Addr()
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	share := max(1, most/2)
 	switch {
 	case l.total >= most:
 		return nil, overloaded("%d requests are under way, the most that limits.max_in_flight allows. Try again.", most)
-	case from.IsLoopback():
+	case loopback:
 		l.total++
 		return func() { l.leave(from) }, nil
 	case l.byAddr[from] >= share:

@@ -91,6 +91,10 @@ type Limits struct {
 	BodyIdle time.Duration
 }
 
+// patience is the longest that a request whose body has come may wait for its
+// answer to begin: one attempt that hangs to its end, and one more.
+func (l Limits) patience() time.Duration { return 2 * (l.ConnectTimeout + l.FirstByteTimeout) }
+
 // Metrics counts what happened. Observe is called once a request, concurrently,
 // and must not keep the record.
 type Metrics interface{ Observe(*audit.Record) }

@@ -25,6 +25,9 @@ func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exch
 	if endless(resp) {
 		return brokeOff(errEndless)
 	}
+	if echoes(resp.Header, x.Bearer.Authorization()) {
+		return &Refusal{Code: InvalidAnswer, Message: "Microsoft's answer has a header that holds the proxy's token. It is not passed on."}
+	}
 	h := w.Header()
 	clean(resp.Header)
 	if err := linkHeaders(resp, x.Target); err != nil {
@@ -72,6 +75,19 @@ func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exch
 }
 
 var wholes = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, maxWhole+bytes.MinRead)) }}
+
+// echoes reports whether a header gives back the bearer.
+func echoes(h http.Header, authorization string) bool {
+	bearer := strings.TrimPrefix(authorization, "Bearer ")
+	for _, values := range h {
+		for _, v := range values {
+			if len(v) >= len(bearer) && strings.Contains(v, bearer) {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 var errEndless = errors.New("the answer has neither a length nor chunks: nobody can tell its end from its breaking off")
 

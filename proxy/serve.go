@@ -64,7 +64,14 @@ func (p *Proxy) serve(w *answer, r *http.Request, x *Exchange) (err error) {
 	if err != nil {
 		return err
 	}
-	defer plan.body.end()
+	x.Body = plan.body
+	defer func() {
+		x.Gone = ctx.Err() != nil // end may wake a read, which ends the context too
+		plan.body.end()
+	}()
+	if err = p.freshen(ctx, x); err != nil {
+		return err
+	}
 	if err = p.announce(x, r); err != nil {
 		return err
 	}
@@ -84,11 +91,13 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, l *listener) {
 	out.Header().Set("X-Request-Id", x.ID)
 
 	x.Err = p.run(out, r, x)
-	unwanted(w, r)
+	if x.Body == nil || !x.Body.complete() {
+		unwanted(w, r)
+	}
 	cut := false
 	switch {
 	case x.Err == nil:
-	case left(r, x.Err):
+	case x.left(r):
 		x.Err = &Refusal{Code: clientGone, Message: "The caller left before the end of the answer.", Err: x.Err}
 		cut = true // else net/http would send 200 to one that only closed its sending side
 		if !out.started {
@@ -125,15 +134,15 @@ const drainTime = 2 * time.Second
 // left reports whether the caller's leaving is what ended the exchange. A body
 // that breaks off or pauses too long ends the context as well, but has a refusal
 // of its own.
-func left(r *http.Request, err error) bool {
+func (x *Exchange) left(r *http.Request) bool {
 	var refused *Refusal
-	if errors.As(err, &refused) {
+	if errors.As(x.Err, &refused) {
 		switch refused.Code {
 		case RequestTimeout, RequestTooLarge, InvalidRequest:
 			return false
 		}
 	}
-	return r.Context().Err() != nil
+	return x.Gone || x.Body == nil && r.Context().Err() != nil
 }
 
 // run guards a request and hands it to the family that it belongs to. A panic

@@ -28,10 +28,8 @@ func (p *Proxy) freshen(ctx context.Context, x *Exchange) error {
 	if b, ok := x.upstream().Token.Current(); ok && b == x.Bearer {
 		return nil
 	}
-	bearer, decision, err := p.decide(ctx, x)
-	if err == nil {
-		x.Bearer, x.Decision = bearer, decision
-	}
+	var err error
+	x.Bearer, x.Decision, err = p.decide(ctx, x)
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	stdlog "log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -150,6 +151,12 @@ func newWorld(t *testing.T, o options) *world {
 	w.server = httptest.NewUnstartedServer(h)
 	w.server.Config.DisableGeneralOptionsHandler = true
 	w.server.Config.IdleTimeout = 10 * time.Second
+	w.server.Config.ErrorLog = stdlog.New(w.log, "net/http: ", 0)
+	t.Cleanup(func() {
+		if strings.Contains(w.log.String(), "panic serving") {
+			t.Errorf("net/http recovered a panic: %s", w.log.String())
+		}
+	})
 	if o.tls {
 		w.server.EnableHTTP2 = true
 		w.server.StartTLS()
@@ -370,12 +377,14 @@ func (e *entra) tokens() []string {
 // recorder keeps audit lines, and can be told to fail.
 type recorder struct {
 	syncBuffer
-	fail error
+	fail  error
+	stall time.Duration
 }
 
 func (r *recorder) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	time.Sleep(r.stall)
 	if r.fail != nil {
 		return 0, r.fail
 	}

@@ -183,7 +183,7 @@ func (p *parts) httpServer(h http.Handler) http.Server {
 		ReadHeaderTimeout: cfg.Limits.ReadHeaderTimeout,
 		// The longest wait for an answer to begin: one attempt that hangs to its
 		// end, and one more.
-		WriteTimeout:                 2*(cfg.Regions.ConnectTimeout+cfg.Regions.FirstByteTimeout) + bodyIdle,
+		WriteTimeout:                 2*(cfg.Regions.ConnectTimeout+cfg.Regions.FirstByteTimeout) + bodyIdle, // moved on while a body comes
 		IdleTimeout:                  cfg.Limits.IdleTimeout,
 		MaxHeaderBytes:               int(cfg.Limits.HeaderBytes),
 		DisableGeneralOptionsHandler: true, // OPTIONS * is a request like any other, to be refused and recorded

@@ -20,7 +20,8 @@ import (
 // Settings say how calls leave this machine.
 type Settings struct {
 	// Proxy is the URL of the network's proxy; nil means HTTPS_PROXY and NO_PROXY
-	// of the environment. Loopback addresses are always called straight.
+	// of the environment. Loopback and link-local addresses are always called
+	// straight.
 	Proxy *url.URL
 	// CAFile is a PEM file of certificates to trust beside the system's; empty
 	// means none.
@@ -82,15 +83,20 @@ func New(s Settings) (*http.Transport, error) {
 	}, nil
 }
 
+// proxyFor gives the network's proxy for all that is beyond this machine. The
+// link-local addresses are this machine's too: there Azure gives it its identity
+// (learn.microsoft.com/azure/virtual-machines/instance-metadata-service, read
+// 2026-11: clients bypass web proxies to reach it).
 func proxyFor(proxy *url.URL) func(*http.Request) (*url.URL, error) {
-	if proxy == nil {
-		return http.ProxyFromEnvironment
+	beyond := http.ProxyFromEnvironment
+	if proxy != nil {
+		beyond = http.ProxyURL(proxy)
 	}
 	return func(r *http.Request) (*url.URL, error) {
 		host := r.URL.Hostname()
-		if a, err := netip.ParseAddr(host); host == "localhost" || err == nil && a.Unmap().IsLoopback() {
+		if a, err := netip.ParseAddr(host); host == "localhost" || err == nil && (a.Unmap().IsLoopback() || a.Unmap().IsLinkLocalUnicast()) {
 			return nil, nil
 		}
-		return proxy, nil
+		return beyond(r)
 	}
 }

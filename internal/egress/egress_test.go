@@ -57,7 +57,7 @@ func TestCAFileFaultsNameTheFile(t *testing.T) {
 	}
 }
 
-func TestTheProxyIsForEverythingButLoopback(t *testing.T) {
+func TestTheProxyIsForEverythingBeyondThisMachine(t *testing.T) {
 	proxy := &url.URL{Scheme: "http", Host: "proxy.corp.example:3128"}
 	transport, err := New(Settings{Proxy: proxy})
 	if err != nil {
@@ -66,6 +66,7 @@ func TestTheProxyIsForEverythingButLoopback(t *testing.T) {
 	for target, want := range map[string]*url.URL{
 		"https://api.security.microsoft.com/api": proxy, "https://login.microsoftonline.com/x": proxy, "https://10.0.0.1/": proxy,
 		"https://127.0.0.1:8443/": nil, "https://[::1]/": nil, "http://localhost:1/": nil, "https://[::ffff:127.0.0.1]/": nil,
+		"http://169.254.169.254/metadata/identity/oauth2/token": nil, "http://[fe80::1]/": nil, "http://169.255.0.1/": proxy,
 	} {
 		r, _ := http.NewRequest("GET", target, nil)
 		if got, err := transport.Proxy(r); err != nil || got != want {

@@ -64,7 +64,7 @@ sets faults and delays while it runs.`,
 			return sim.Run(cmd.Context())
 		},
 	}
-	cmd.Flags().IntVar(&s.BasePort, "base-port", 0, "the first of ten ports; free ones when left out")
+	cmd.Flags().IntVar(&s.BasePort, "base-port", 0, "the first of twelve ports; free ones when left out")
 	cmd.Flags().StringVar(&ca, "ca-file", "", "write the certificate authority to this `file`, for egress.ca_file")
 	cmd.Flags().StringVar(&file, "config-file", "", "write a configuration for it to this `file`")
 	simulatorFlags(cmd, &s)

@@ -69,6 +69,9 @@ func handlers() map[string]handler {
 func (s *Simulator) regionHandler(region *region) http.Handler {
 	return s.recorded("api", region.name, func(w http.ResponseWriter, r *http.Request, rec *Request) {
 		path, _, _ := strings.Cut(r.RequestURI, "?")
+		// Judged at arrival: neither the delay nor a fault hides a token that was
+		// dead when it was sent.
+		c, reason := s.present(r, rec)
 		if !s.pause(r, region.faults.pause()) {
 			return
 		}
@@ -78,26 +81,29 @@ func (s *Simulator) regionHandler(region *region) http.Handler {
 		}
 		switch fault.Kind {
 		case FaultTruncate:
-			c := newCapture(w.Header())
-			s.api(c, r, rec, path, fault)
-			c.truncate(w)
+			kept := newCapture(w.Header())
+			s.api(kept, r, rec, path, fault, c, reason)
+			kept.truncate(w)
 		case FaultSlowBody:
-			c := newCapture(w.Header())
-			s.api(c, r, rec, path, fault)
-			c.slowly(s, w, r, fault.Delay)
+			kept := newCapture(w.Header())
+			s.api(kept, r, rec, path, fault, c, reason)
+			kept.slowly(s, w, r, fault.Delay)
 		default:
-			s.api(w, r, rec, path, fault)
+			s.api(w, r, rec, path, fault, c, reason)
 		}
 	})
 }
 
 // api judges a request as Microsoft does and answers it: token, path, method,
 // audience, permission, limits, query options.
-func (s *Simulator) api(w http.ResponseWriter, r *http.Request, rec *Request, path string, fault Fault) {
+func (s *Simulator) api(w http.ResponseWriter, r *http.Request, rec *Request, path string, fault Fault, token claims, reason Refusal) {
 	stampHeaders(w, r)
-	who, p := s.authenticate(r)
+	who, p := s.authenticate(rec, token, reason)
 	if p != nil {
 		writeProblem(w, p)
+		return
+	}
+	if fault.Kind == FaultClaimsChallenge && s.challenge(w, rec, token, fault) {
 		return
 	}
 	if m := s.mischief.api(); m != nil {
@@ -125,6 +131,10 @@ func (s *Simulator) api(w http.ResponseWriter, r *http.Request, rec *Request, pa
 		return
 	}
 	s.ring.update(rec, func(q *Request) { q.Tenant, q.App, q.Operation = who.tenant.id, who.claims.AppID, op.ID })
+	if who.service != string(op.Service) {
+		writeProblem(w, s.wrongAudience(rec))
+		return
+	}
 	if p := who.authorize(op); p != nil {
 		writeProblem(w, p)
 		return

@@ -1,12 +1,9 @@
 package simulator
 
 import (
-	"errors"
 	"net/http"
 	"slices"
 	"strings"
-
-	"github.com/golang-jwt/jwt/v5"
 )
 
 // principal is who a good token speaks for.
@@ -28,43 +25,51 @@ func unauthorized(message string) *problem {
 	return problemf(http.StatusUnauthorized, "Unauthorized", "%s", message)
 }
 
-// authenticate checks signature, life and tenant of the request's token. Its
-// audience is judged when the operation is known.
-func (s *Simulator) authenticate(r *http.Request) (principal, *problem) {
-	values := r.Header.Values("Authorization")
-	if len(values) != 1 {
-		return principal{}, unauthorized("The request needs one Authorization header with a bearer token.")
+// refusals are the words for what present found.
+var refusals = map[Refusal]string{
+	RefusedMissing:     "The request needs one Authorization header with a bearer token.",
+	RefusedMalformed:   "The access token is invalid.",
+	RefusedExpired:     "The access token expired.",
+	RefusedNotYetValid: "The access token is not valid yet.",
+	RefusedTenant:      "The access token is of an unknown tenant.",
+	RefusedAudience:    "The access token has the wrong audience.",
+}
+
+// authenticate makes a principal of what present found. The audience is judged
+// for good when the operation is known.
+func (s *Simulator) authenticate(rec *Request, c claims, reason Refusal) (principal, *problem) {
+	if reason != refusedNot {
+		message, ok := refusals[reason]
+		if !ok {
+			message = "The access token is invalid."
+		}
+		return principal{}, unauthorized(message)
 	}
-	scheme, token, ok := strings.Cut(values[0], " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return principal{}, unauthorized("The Authorization header is not of the form Bearer <token>.")
+	p := principal{tenant: s.directory.tenant(c.TenantID), claims: c, service: serviceOf(c.Audience)}
+	if p.tenant == nil {
+		return principal{}, unauthorized(refusals[RefusedTenant])
 	}
-	c, err := s.signer.verify(token, s.now)
-	switch {
-	case errors.Is(err, jwt.ErrTokenExpired):
-		return principal{}, unauthorized("The access token expired.")
-	case errors.Is(err, jwt.ErrTokenNotValidYet):
-		return principal{}, unauthorized("The access token is not valid yet.")
-	case err != nil:
-		return principal{}, unauthorized("The access token is invalid.")
-	}
-	t := s.directory.tenant(c.TenantID)
-	if t == nil {
-		return principal{}, unauthorized("The access token is of an unknown tenant.")
-	}
-	p := principal{tenant: t, claims: c, service: serviceOf(c.Audience)}
 	if p.service == "" {
-		return principal{}, unauthorized("The access token has the wrong audience.")
+		return principal{}, s.wrongAudience(rec)
 	}
 	return p, nil
 }
 
-// authorize checks the audience and the permissions for an operation. Any one
-// of the listed permissions suffices.
+// wrongAudience records that a good token is for something else.
+func (s *Simulator) wrongAudience(rec *Request) *problem {
+	shown := PresentedToken{}
+	s.ring.update(rec, func(q *Request) {
+		if q.Token != nil {
+			shown = *q.Token
+		}
+	})
+	s.refused(rec, RefusedAudience, shown)
+	return unauthorized(refusals[RefusedAudience])
+}
+
+// authorize checks the permissions for an operation. Any one of the listed
+// permissions suffices.
 func (p principal) authorize(op *operation) *problem {
-	if p.service != string(op.Service) {
-		return unauthorized("The access token has the wrong audience.")
-	}
 	if p.claims.IDType == "user" {
 		held := strings.Fields(p.claims.Scopes)
 		if anyOf(held, op.delegated) {

@@ -77,6 +77,7 @@ func (s *Simulator) controlHandler() http.Handler {
 		return firstError(err, func() error { return s.SetEntra(f) })
 	}))
 	change.HandleFunc("/apps/{tenant}/{app}", action204(s.changeApp))
+	s.credentialRoutes(rt, change)
 	// A fault is also mended by deleting it.
 	rt.HandleFunc("/regions/{region}/fault", action204(func(r *http.Request, _ []byte) error {
 		return s.SetRegion(mux.Vars(r)["region"], Fault{})
@@ -130,6 +131,9 @@ func (s *Simulator) changeApp(r *http.Request, body []byte) error {
 		Secrets        []string            `json:"secrets"`
 		ExpiredSecrets []string            `json:"expired_secrets"`
 		Disabled       *bool               `json:"disabled"`
+		Consented      *bool               `json:"consented"`
+		Certificates   [][]byte            `json:"certificates"` // DER in base64
+		Federated      []Federated         `json:"federated"`
 	}
 	if err := decodeStrict(body, &in); err != nil {
 		return err
@@ -147,6 +151,21 @@ func (s *Simulator) changeApp(r *http.Request, body []byte) error {
 	}
 	for _, secret := range in.ExpiredSecrets {
 		if err := s.ExpireSecret(tenant, app, secret); err != nil {
+			return err
+		}
+	}
+	if in.Certificates != nil {
+		if err := s.SetCertificates(tenant, app, in.Certificates...); err != nil {
+			return err
+		}
+	}
+	if in.Federated != nil {
+		if err := s.SetFederated(tenant, app, in.Federated...); err != nil {
+			return err
+		}
+	}
+	if in.Consented != nil {
+		if err := s.SetConsented(tenant, app, *in.Consented); err != nil {
 			return err
 		}
 	}
@@ -189,6 +208,11 @@ func (s *Simulator) state() any {
 		Secrets     int                 `json:"secrets"`
 		Disabled    bool                `json:"disabled"`
 		Permissions map[string][]string `json:"permissions"`
+
+		Certificates int         `json:"certificates"`
+		Federated    []Federated `json:"federated,omitempty"`
+		Public       bool        `json:"public"`
+		Consented    bool        `json:"consented"`
 	}
 	shown := func(f Fault) *Fault {
 		if f.Kind == FaultNone {
@@ -205,14 +229,21 @@ func (s *Simulator) state() any {
 	s.directory.mu.Lock()
 	for _, t := range s.directory.tenants {
 		for _, a := range t.apps {
-			apps = append(apps, appState{t.id, t.name, a.clientID, len(a.secrets), a.disabled, clonePermissions(a.permissions)})
+			apps = append(apps, appState{
+				t.id, t.name, a.clientID, len(a.secrets), a.disabled, clonePermissions(a.permissions),
+				len(a.certificates), slices.Clone(a.federated), a.public, !a.unconsented,
+			})
 		}
 	}
 	s.directory.mu.Unlock()
 	slices.SortFunc(apps, func(a, b appState) int { return strings.Compare(a.Tenant+a.App, b.Tenant+b.App) })
 	_, entra := s.entra.state(s.login)
+	_, vault := s.vault.faults.state(s.vault.gate)
+	_, identity := s.identity.faults.state(s.identity.gate)
 	return members{
 		{"authority", s.Authority()}, {"blob", s.BlobURL()}, {"control", s.ControlURL()}, {"regions", regions}, {"entra_fault", shown(entra)},
+		{"vault", s.VaultURL()}, {"vault_fault", shown(vault)}, {"identity", s.IdentityURL()}, {"identity_fault", shown(identity)},
+		{"workload_issuer", s.WorkloadIssuer()},
 		{"token_lifetime", time.Duration(s.signer.lifetime.Load()).String()}, {"apps", apps}, {"seed", s.cfg.Seed},
 		{"quotas", s.cfg.Quotas}, {"misbehave", s.cfg.Misbehave},
 	}
@@ -226,7 +257,9 @@ func (s *Simulator) controlHelp(w http.ResponseWriter, _ *http.Request) {
 
 Entra ID  %s
 Blob      %s
-`, s.Authority(), s.BlobURL())
+Vault     %s
+Identity  %s
+`, s.Authority(), s.BlobURL(), s.VaultURL(), s.IdentityURL())
 	for _, name := range regionNames {
 		fmt.Fprintf(w, "%-9s %s\n", name, s.Endpoint(name))
 	}
@@ -236,6 +269,7 @@ See what is set, and what arrived:
   curl %[1]s/requests
   curl -X DELETE %[1]s/requests
   curl %[1]s/tokens/issued
+  curl %[1]s/refused
 
 Break a region, and mend it:
   curl -X PUT %[1]s/regions/eu/fault -d '{"kind":"refuse"}'
@@ -253,10 +287,25 @@ Change an application; revoke all tokens; shorten new ones:
   curl -X PUT %[1]s/apps/contoso.onmicrosoft.com/%[4]s -d '{"permissions":{"mde":["Alert.Read.All","Machine.Isolate"]}}'
   curl -X POST %[1]s/tokens/revoke
   curl -X PUT %[1]s/tokens/lifetime -d '{"lifetime":"30s"}'
+  curl -X POST %[1]s/rotate-keys
+  curl -X POST %[1]s/forget-old-keys
+
+Sign people in and out; approve a device's code, or decline it:
+  curl -X PUT %[1]s/signed-in -d '{"user":"analyst@contoso.onmicrosoft.com"}'
+  curl -X PUT %[1]s/devices/CODE -d '{"user":"analyst@contoso.onmicrosoft.com"}'
+  curl -X DELETE %[1]s/devices/CODE
+  curl -X POST %[1]s/refresh-tokens/revoke -d '{"user":"analyst@contoso.onmicrosoft.com"}'
+
+Fill the key vault, let it read, break it and the machine's identity:
+  curl -X PUT %[1]s/vault/secrets/api -d '{"value":"%[5]s","expires":"2030-01-01T00:00:00Z"}'
+  curl -X PUT %[1]s/apps/contoso.onmicrosoft.com/%[4]s -d '{"permissions":{"vault":["Key Vault Secrets User"]}}'
+  curl -X PUT %[1]s/vault/fault -d '{"kind":"throttle","count":1}'
+  curl -X PUT %[1]s/identity/fault -d '{"kind":"status","status":410}'
+  curl -X POST %[1]s/workload-token -d '{"subject":"system:serviceaccount:ns:name"}'
 
 Back to the start:
   curl -X POST %[1]s/reset
-`, u, kindList(regionFaults), kindList(entraFaults), DefaultClientID)
+`, u, kindList(regionFaults), kindList(entraFaults), DefaultClientID, DefaultSecret)
 }
 
 func kindList(kinds []FaultKind) string {

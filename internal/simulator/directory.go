@@ -1,6 +1,8 @@
 package simulator
 
 import (
+	"crypto/rsa"
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,9 +17,11 @@ import (
 type directory struct {
 	cfg Config
 
-	mu      sync.Mutex
-	tenants map[string]*tenant // by ID in lower case
-	issued  map[Issued]int
+	mu         sync.Mutex
+	tenants    map[string]*tenant // by ID in lower case
+	names      map[string]*tenant // by name in lower case
+	identities []Identity
+	issued     map[Issued]int
 }
 
 // tenant is a directory with its fleet. The fleet is made when first asked
@@ -35,8 +39,14 @@ type app struct {
 	secrets     []string
 	expired     []string // secrets past their end date
 	disabled    bool
+	unconsented bool
+	public      bool
 	permissions map[string][]string
 	users       []User
+
+	certificates []*x509.Certificate
+	federated    []Federated
+	redirectURIs []string
 }
 
 // Issued says for whom tokens were issued.
@@ -52,17 +62,16 @@ func newDirectory(cfg Config) (*directory, error) {
 // reset returns to what the configuration says.
 func (d *directory) reset() error {
 	tenants := map[string]*tenant{}
-	names := map[string]bool{}
+	names := map[string]*tenant{}
 	for _, t := range d.cfg.Tenants {
 		id, err := uuid.Parse(t.ID)
 		if err != nil {
 			return fmt.Errorf("tenant %q: its id %q is not a GUID", t.Name, t.ID)
 		}
 		name := strings.ToLower(t.Name)
-		if name == "" || names[name] || tenants[id.String()] != nil {
+		if name == "" || names[name] != nil || tenants[id.String()] != nil {
 			return fmt.Errorf("tenant %q with id %s: name and id must be there and differ from other tenants'", t.Name, t.ID)
 		}
-		names[name] = true
 		n := &tenant{id: id.String(), name: name, apps: map[string]*app{}}
 		n.fleet = sync.OnceValue(func() *fleet { return newFleet(d.cfg, n.id, n.name) })
 		for _, a := range t.Apps {
@@ -70,20 +79,52 @@ func (d *directory) reset() error {
 			if key == "" || n.apps[key] != nil {
 				return fmt.Errorf("tenant %q: application id %q is empty or there twice", t.Name, a.ClientID)
 			}
+			certificates, err := parseCertificates(a.Certificates)
+			if err != nil {
+				return fmt.Errorf("tenant %q: application %s: %w", t.Name, a.ClientID, err)
+			}
 			n.apps[key] = &app{
-				clientID:    a.ClientID,
-				objectID:    uuid.NewSHA1(uuid.NameSpaceOID, []byte(n.id+key)).String(),
-				secrets:     slices.Clone(a.Secrets),
-				permissions: clonePermissions(a.Permissions),
-				users:       slices.Clone(a.Users),
+				clientID:     a.ClientID,
+				objectID:     uuid.NewSHA1(uuid.NameSpaceOID, []byte(n.id+key)).String(),
+				secrets:      slices.Clone(a.Secrets),
+				unconsented:  a.Unconsented,
+				public:       a.Public,
+				permissions:  clonePermissions(a.Permissions),
+				users:        slices.Clone(a.Users),
+				certificates: certificates,
+				federated:    slices.Clone(a.Federated),
+				redirectURIs: slices.Clone(a.RedirectURIs),
 			}
 		}
-		tenants[n.id] = n
+		tenants[n.id], names[name] = n, n
+	}
+	for _, i := range d.cfg.Identities {
+		id, err := uuid.Parse(i.TenantID)
+		if err != nil || tenants[id.String()] == nil || i.ClientID == "" || i.ObjectID == "" {
+			return fmt.Errorf("identity %q: give client id, object id and a tenant id of Tenants", i.ClientID)
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.tenants, d.issued = tenants, map[Issued]int{}
+	d.tenants, d.names, d.issued = tenants, names, map[Issued]int{}
+	d.identities = slices.Clone(d.cfg.Identities)
 	return nil
+}
+
+// parseCertificates reads the public halves that an application has registered.
+func parseCertificates(ders [][]byte) ([]*x509.Certificate, error) {
+	var out []*x509.Certificate
+	for _, der := range ders {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("read a certificate (DER is wanted, not PEM): %w", err)
+		}
+		if _, ok := c.PublicKey.(*rsa.PublicKey); !ok {
+			return nil, fmt.Errorf("certificate %s has a key that is not RSA", c.Subject)
+		}
+		out = append(out, c)
+	}
+	return out, nil
 }
 
 func clonePermissions(p map[string][]string) map[string][]string {
@@ -107,12 +148,7 @@ func (d *directory) tenant(name string) *tenant {
 	if !ok {
 		return nil
 	}
-	for _, t := range d.tenants {
-		if t.name == domain {
-			return t
-		}
-	}
-	return nil
+	return d.names[domain]
 }
 
 // app copies the state of an application.
@@ -125,6 +161,7 @@ func (d *directory) app(t *tenant, clientID string) (app, bool) {
 	}
 	c := *a
 	c.secrets, c.expired, c.users = slices.Clone(a.secrets), slices.Clone(a.expired), slices.Clone(a.users)
+	c.certificates, c.federated = slices.Clone(a.certificates), slices.Clone(a.federated)
 	c.permissions = clonePermissions(a.permissions)
 	return c, true
 }
@@ -159,9 +196,11 @@ func (d *directory) countIssued(k Issued) {
 
 // SetPermissions replaces the application roles of an application for one
 // service (mde, xdr or graph). Tokens that are out keep theirs, as real ones do.
+// The service vault stands for the roles on the key vault, which count at once:
+// any role lets the application read secrets.
 func (s *Simulator) SetPermissions(tenantID, clientID, service string, roles ...string) error {
-	if !slices.Contains([]string{"mde", "xdr", "graph"}, service) {
-		return fmt.Errorf("simulator: service %q: choose mde, xdr or graph", service)
+	if !slices.Contains([]string{"mde", "xdr", "graph", "vault"}, service) {
+		return fmt.Errorf("simulator: service %q: choose mde, xdr, graph or vault", service)
 	}
 	return s.directory.change(tenantID, clientID, func(a *app) { a.permissions[service] = slices.Clone(roles) })
 }
@@ -182,6 +221,35 @@ func (s *Simulator) SetDisabled(tenantID, clientID string, disabled bool) error 
 	return s.directory.change(tenantID, clientID, func(a *app) { a.disabled = disabled })
 }
 
+// SetCertificates replaces the certificates of an application, each in DER.
+func (s *Simulator) SetCertificates(tenantID, clientID string, ders ...[]byte) error {
+	certificates, err := parseCertificates(ders)
+	if err != nil {
+		return fmt.Errorf("simulator: application %s: %w", clientID, err)
+	}
+	return s.directory.change(tenantID, clientID, func(a *app) { a.certificates = certificates })
+}
+
+// SetFederated replaces the federated identity credentials of an application.
+func (s *Simulator) SetFederated(tenantID, clientID string, records ...Federated) error {
+	return s.directory.change(tenantID, clientID, func(a *app) { a.federated = slices.Clone(records) })
+}
+
+// SetConsented gives an administrator's consent to an application, or takes it
+// back. Without it Entra ID answers AADSTS700016 to the application and
+// AADSTS65001 for its users.
+func (s *Simulator) SetConsented(tenantID, clientID string, consented bool) error {
+	return s.directory.change(tenantID, clientID, func(a *app) { a.unconsented = !consented })
+}
+
+// SetUser replaces a user of an application, found by name, or adds one.
+func (s *Simulator) SetUser(tenantID, clientID string, u User) error {
+	return s.directory.change(tenantID, clientID, func(a *app) {
+		a.users = slices.DeleteFunc(a.users, func(o User) bool { return strings.EqualFold(o.Name, u.Name) })
+		a.users = append(a.users, u)
+	})
+}
+
 // Issued counts the tokens that were issued since the start or the last reset.
 func (s *Simulator) Issued() map[Issued]int {
 	s.directory.mu.Lock()
@@ -191,11 +259,12 @@ func (s *Simulator) Issued() map[Issued]int {
 
 // publicApp and publicUser are what may be printed of a configuration.
 func publicApp(a App) any {
-	return map[string]any{"client_id": a.ClientID, "secrets": redactedAll(a.Secrets), "permissions": a.Permissions, "users": a.Users}
+	return map[string]any{"client_id": a.ClientID, "secrets": redactedAll(a.Secrets), "permissions": a.Permissions, "users": a.Users,
+		"certificates": len(a.Certificates), "federated": a.Federated, "redirect_uris": a.RedirectURIs, "public": a.Public, "unconsented": a.Unconsented}
 }
 
 func publicUser(u User) any {
-	return map[string]any{"name": u.Name, "password": "[redacted]", "scopes": u.Scopes}
+	return map[string]any{"name": u.Name, "password": "[redacted]", "scopes": u.Scopes, "mfa": u.MFA, "disabled": u.Disabled}
 }
 
 func redactedAll(secrets []string) []string {

@@ -2,7 +2,6 @@ package simulator
 
 import (
 	"crypto/subtle"
-	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
@@ -11,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 )
 
@@ -25,6 +25,10 @@ func (s *Simulator) entraHandler() http.Handler {
 			w.Header().Set("client-request-id", id)
 		}
 		fault, struck := s.entra.take(r.URL.Path)
+		if struck && fault.Kind == FaultAADSTS && isAuthorize(r) {
+			s.authorize(w, r, fault.Code)
+			return
+		}
 		if struck && s.entraFault(w, r, fault) {
 			return
 		}
@@ -37,7 +41,12 @@ func (s *Simulator) entraHandler() http.Handler {
 			http.NotFound(w, r)
 			return
 		}
-		switch rest := strings.ToLower(strings.Join(segments[1:], "/")); rest {
+		rest := strings.ToLower(strings.Join(segments[1:], "/"))
+		if segments[0] == workloadPath {
+			s.workloadDocuments(w, r, rest)
+			return
+		}
+		switch rest {
 		case "oauth2/token":
 			s.token(w, r, rec, segments[0], 1, fault)
 		case "oauth2/v2.0/token":
@@ -50,68 +59,19 @@ func (s *Simulator) entraHandler() http.Handler {
 			s.keys(w, r, segments[0])
 		case "discovery/instance":
 			s.instance(w, r)
+		case "oauth2/authorize", "oauth2/v2.0/authorize":
+			s.authorize(w, r, 0)
+		case "oauth2/devicecode":
+			s.deviceCode(w, r, rec, segments[0], 1)
+		case "oauth2/v2.0/devicecode":
+			s.deviceCode(w, r, rec, segments[0], 2)
+		case "oauth2/deviceauth":
+			s.devicePage(w)
+		case "adminconsent", "v2.0/adminconsent":
+			s.adminConsent(w, r, segments[0])
 		default:
 			http.NotFound(w, r)
 		}
-	})
-}
-
-// anyTenant are the names that stand for no tenant in particular.
-var anyTenant = []string{"common", "organizations", "consumers"}
-
-// discovery is the OpenID configuration.
-func (s *Simulator) discovery(w http.ResponseWriter, r *http.Request, name string, version int) {
-	id := "{tenantid}"
-	if !slices.Contains(anyTenant, strings.ToLower(name)) {
-		t := s.directory.tenant(name)
-		if t == nil {
-			refuse(90002, name).write(w, r, s.now())
-			return
-		}
-		id = t.id
-	}
-	base, oauth := s.Authority()+"/"+name, "/oauth2"
-	doc := map[string]any{
-		"issuer":   "https://sts.windows.net/" + id + "/",
-		"jwks_uri": s.Authority() + "/common/discovery/keys",
-	}
-	if version == 2 {
-		oauth = "/oauth2/v2.0"
-		doc["issuer"] = s.Authority() + "/" + id + "/v2.0"
-		doc["jwks_uri"] = base + "/discovery/v2.0/keys"
-	}
-	doc["authorization_endpoint"] = base + oauth + "/authorize"
-	doc["token_endpoint"] = base + oauth + "/token"
-	doc["device_authorization_endpoint"] = base + oauth + "/devicecode"
-	doc["end_session_endpoint"] = base + oauth + "/logout"
-	doc["token_endpoint_auth_methods_supported"] = []string{"client_secret_post", "client_secret_basic"}
-	doc["response_types_supported"] = []string{"code", "id_token", "code id_token", "id_token token"}
-	doc["id_token_signing_alg_values_supported"] = []string{"RS256"}
-	doc["subject_types_supported"] = []string{"pairwise"}
-	doc["scopes_supported"] = []string{"openid", "profile", "email", "offline_access"}
-	doc["tenant_region_scope"] = nil
-	doc["cloud_instance_name"] = "microsoftonline.com"
-	doc["msgraph_host"] = "graph.microsoft.com"
-	writeJSON(w, http.StatusOK, doc)
-}
-
-func (s *Simulator) keys(w http.ResponseWriter, r *http.Request, name string) {
-	if !slices.Contains(anyTenant, strings.ToLower(name)) && s.directory.tenant(name) == nil {
-		refuse(90002, name).write(w, r, s.now())
-		return
-	}
-	writeJSON(w, http.StatusOK, s.signer.jwks(s.Authority()+"/{tenantid}/v2.0"))
-}
-
-// instance is the discovery of clouds that Microsoft's own libraries start with.
-func (s *Simulator) instance(w http.ResponseWriter, r *http.Request) {
-	host := strings.TrimPrefix(s.Authority(), "https://")
-	writeJSON(w, http.StatusOK, map[string]any{
-		"tenant_discovery_endpoint": s.Authority() + "/common/v2.0/.well-known/openid-configuration",
-		"api-version":               "1.1",
-		"metadata": []any{map[string]any{
-			"preferred_network": host, "preferred_cache": host, "aliases": []string{host},
-		}},
 	})
 }
 
@@ -120,7 +80,7 @@ const maxForm = 64 << 10
 
 // token is the token endpoint of either version.
 func (s *Simulator) token(w http.ResponseWriter, r *http.Request, rec *Request, tenantName string, version int, fault Fault) {
-	grant, refusal := s.grant(w, r, tenantName, version)
+	grant, refusal := s.grant(w, r, rec, endpoint{tenantName, version})
 	if refusal != nil {
 		refusal.write(w, r, s.now())
 		return
@@ -141,6 +101,12 @@ func (s *Simulator) token(w http.ResponseWriter, r *http.Request, rec *Request, 
 		grant.claims.Audience = "https://management.azure.com"
 	}
 	access, err := s.signer.sign(grant.claims, now, signed)
+	if fault.Kind == FaultWrongKey {
+		var stray signingKey
+		if stray, err = s.signer.stray(); err == nil {
+			access, err = s.signer.signWith(stray, grant.claims, now, signed)
+		}
+	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -169,6 +135,15 @@ func (s *Simulator) token(w http.ResponseWriter, r *http.Request, rec *Request, 
 	if fault.Kind == FaultNoToken {
 		delete(body, "access_token")
 	}
+	if grant.renew != nil {
+		body["refresh_token"] = s.sessions.newRefresh(grant.renew.wanted, grant.renew.family, now)
+	}
+	if grant.openID {
+		if body["id_token"], err = s.idToken(grant.claims, now, life); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+	}
 	w.Header().Set("x-ms-request-id", uuid.NewString())
 	writeJSON(w, http.StatusOK, body)
 }
@@ -177,27 +152,81 @@ func (s *Simulator) token(w http.ResponseWriter, r *http.Request, rec *Request, 
 type granted struct {
 	claims   claims
 	resource string
+	user     bool // for a user, not for the application itself
+	openID   bool // with an ID token
+	renew    *renewal
+}
+
+// idToken tells the application who signed in.
+func (s *Simulator) idToken(c claims, now time.Time, life time.Duration) (string, error) {
+	s.signer.mu.RLock()
+	k := signingKey{s.signer.key, s.signer.kid}
+	s.signer.mu.RUnlock()
+	return k.token(jwt.MapClaims{
+		"aud": c.AppID, "iss": s.Authority() + "/" + c.TenantID + "/v2.0", "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(life).Unix(),
+		"name": c.UPN, "preferred_username": c.UPN, "oid": c.ObjectID, "sub": c.Subject, "tid": c.TenantID, "ver": "2.0",
+	}, false)
 }
 
 // grant judges a token request, in the order in which Entra ID does: form,
 // tenant, application, credential, resource.
-func (s *Simulator) grant(w http.ResponseWriter, r *http.Request, tenantName string, version int) (granted, *aadError) {
-	if r.Method != http.MethodPost {
-		return granted{}, refuse(900561, r.Method)
+func (s *Simulator) grant(w http.ResponseWriter, r *http.Request, rec *Request, asked endpoint) (granted, *aadError) {
+	t, a, form, secret, refusal := s.tokenRequest(w, r, asked)
+	if form != nil {
+		s.ring.update(rec, func(q *Request) {
+			q.Grant, q.Claims = clip(form.Get("grant_type")), clip(form.Get("claims"))
+		})
 	}
-	form, refusal := tokenForm(w, r)
 	if refusal != nil {
 		return granted{}, refusal
 	}
-	t := s.directory.tenant(tenantName)
-	if t == nil {
-		if slices.Contains(anyTenant, strings.ToLower(tenantName)) {
-			return granted{}, refuse(50194, form.Get("client_id"))
-		}
-		return granted{}, refuse(90002, tenantName)
+	wish, refusal := readClaims(form.Get("claims"))
+	if refusal != nil {
+		return granted{}, refusal
+	}
+	kind := form.Get("grant_type")
+	shown, refusal := s.proveClient(t, a, form, secret, asked, kind == "client_credentials")
+	s.ring.update(rec, func(q *Request) { q.Proof = string(shown) })
+	if refusal != nil {
+		return granted{}, refusal
+	}
+	var g granted
+	switch kind {
+	case "client_credentials":
+		g, refusal = appGrant(t, a, form, asked.version)
+	case "password":
+		g, refusal = s.passwordGrant(t, a, form, asked.version)
+	case "authorization_code":
+		g, refusal = s.codeGrant(t, a, form, asked.version, shown)
+	case "refresh_token":
+		g, refusal = s.refreshGrant(t, a, form, asked.version)
+	case "urn:ietf:params:oauth:grant-type:device_code", "device_code":
+		g, refusal = s.deviceGrant(t, a, form, asked.version)
+	default:
+		return granted{}, refuse(70003, kind)
+	}
+	g.claims.AppIDACR = shown.acr()
+	g.claims.Capabilities, g.claims.answersChallenge = wish.capabilities, wish.notBefore
+	if serviceOf(g.claims.Audience) == "exchange" {
+		g.claims.issuer = s.Authority() + "/" + t.id + "/v2.0"
+	}
+	return g, refusal
+}
+
+// tokenRequest reads a token request as far as the application. The form is
+// there beside a refusal too, once it could be read.
+func (s *Simulator) tokenRequest(w http.ResponseWriter, r *http.Request, asked endpoint) (t *tenant, a app, form url.Values, secret string, refusal *aadError) {
+	if r.Method != http.MethodPost {
+		return nil, app{}, nil, "", refuse(900561, r.Method)
+	}
+	if form, refusal = tokenForm(w, r); refusal != nil {
+		return nil, app{}, nil, "", refusal
+	}
+	if t, refusal = s.namedTenant(asked.tenant, form.Get("client_id")); refusal != nil {
+		return nil, app{}, form, "", refusal
 	}
 	if form.Get("grant_type") == "" {
-		return granted{}, refuse(900144, "grant_type")
+		return nil, app{}, form, "", refuse(900144, "grant_type")
 	}
 	clientID, secret := form.Get("client_id"), form.Get("client_secret")
 	if user, pass, ok := r.BasicAuth(); ok {
@@ -205,36 +234,29 @@ func (s *Simulator) grant(w http.ResponseWriter, r *http.Request, tenantName str
 		id, err1 := url.QueryUnescape(user)
 		key, err2 := url.QueryUnescape(pass)
 		if err1 != nil || err2 != nil {
-			return granted{}, refuse(9002313)
+			return nil, app{}, form, "", refuse(9002313)
 		}
 		clientID, secret = id, key
 	}
 	if clientID == "" {
-		return granted{}, refuse(900144, "client_id")
+		return nil, app{}, form, "", refuse(900144, "client_id")
 	}
 	a, ok := s.directory.app(t, clientID)
-	if !ok {
-		return granted{}, refuse(700016, clientID, t.name)
+	if !ok || a.unconsented && form.Get("grant_type") == "client_credentials" {
+		return nil, app{}, form, "", refuse(700016, clientID, t.name)
 	}
-	switch form.Get("grant_type") {
-	case "client_credentials":
-		if secret == "" {
-			return granted{}, refuse(7000218)
-		}
-		if refusal := checkSecret(a, secret); refusal != nil {
-			return granted{}, refusal
-		}
-		return appGrant(t, a, form, version)
-	case "password":
-		if secret != "" {
-			if refusal := checkSecret(a, secret); refusal != nil {
-				return granted{}, refusal
-			}
-		}
-		return userGrant(t, a, form, version)
-	default:
-		return granted{}, refuse(70003, form.Get("grant_type"))
+	return t, a, form, secret, nil
+}
+
+// namedTenant finds the tenant of a path.
+func (s *Simulator) namedTenant(name, clientID string) (*tenant, *aadError) {
+	if t := s.directory.tenant(name); t != nil {
+		return t, nil
 	}
+	if slices.Contains(anyTenant, strings.ToLower(name)) {
+		return nil, refuse(50194, clientID)
+	}
+	return nil, refuse(90002, name)
 }
 
 // tokenForm reads the form of a token request. A field that is there twice is
@@ -256,9 +278,6 @@ func tokenForm(w http.ResponseWriter, r *http.Request) (url.Values, *aadError) {
 }
 
 func checkSecret(a app, secret string) *aadError {
-	if a.disabled {
-		return refuse(7000112, a.clientID)
-	}
 	if holds(a.expired, secret) {
 		return refuse(7000222, a.clientID)
 	}
@@ -290,7 +309,8 @@ func resource(t *tenant, form url.Values, version int, forUser bool) (service, a
 			return "", "", nil, refuse(900144, "scope")
 		}
 		for _, one := range strings.Fields(scope) {
-			if forUser && slices.Contains([]string{"openid", "profile", "email", "offline_access"}, one) {
+			// Microsoft's own library sends them for applications as well.
+			if slices.Contains(identityScopes, one) {
 				continue
 			}
 			at := strings.LastIndexByte(one, '/')
@@ -331,45 +351,15 @@ func appGrant(t *tenant, a app, form url.Values, version int) (granted, *aadErro
 		Audience: audience, AppID: a.clientID, AppIDACR: "1", IDType: "app",
 		Provider: "https://sts.windows.net/" + t.id + "/",
 		ObjectID: a.objectID, Subject: a.objectID, TenantID: t.id,
-		Roles: a.permissions[service],
+		Roles: rolesFor(service, a.permissions),
 	}}, nil
 }
 
-// userGrant is the resource owner's password grant.
-func userGrant(t *tenant, a app, form url.Values, version int) (granted, *aadError) {
-	if a.disabled {
-		return granted{}, refuse(7000112, a.clientID)
+// rolesFor are the application roles in a token. Roles on a key vault are
+// Azure's and not the directory's: no token shows them.
+func rolesFor(service string, permissions map[string][]string) []string {
+	if service == "vault" || service == "exchange" {
+		return nil
 	}
-	for _, field := range []string{"username", "password"} {
-		if form.Get(field) == "" {
-			return granted{}, refuse(900144, field)
-		}
-	}
-	at := slices.IndexFunc(a.users, func(u User) bool { return strings.EqualFold(u.Name, form.Get("username")) })
-	if at < 0 {
-		return granted{}, refuse(50034, form.Get("username"), t.name)
-	}
-	user := a.users[at]
-	if !holds([]string{user.Password}, form.Get("password")) {
-		return granted{}, refuse(50126)
-	}
-	service, audience, wanted, refusal := resource(t, form, version, true)
-	if refusal != nil {
-		return granted{}, refusal
-	}
-	held := user.Scopes[service]
-	for _, one := range wanted {
-		if one != ".default" && !slices.Contains(held, one) {
-			return granted{}, refuse(65001, a.clientID)
-		}
-	}
-	if len(held) == 0 {
-		return granted{}, refuse(65001, a.clientID)
-	}
-	id := uuid.NewSHA1(uuid.NameSpaceURL, []byte(fmt.Sprint(t.id, user.Name))).String()
-	return granted{resource: audience, claims: claims{
-		Audience: audience, AppID: a.clientID, AppIDACR: "0", IDType: "user",
-		ObjectID: id, Subject: id, TenantID: t.id,
-		Scopes: strings.Join(held, " "), UniqueName: user.Name, UPN: user.Name,
-	}}, nil
+	return permissions[service]
 }

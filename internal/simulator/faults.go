@@ -37,7 +37,10 @@ const (
 	FaultCookies      FaultKind = "cookies"      // Set-Cookie, Alt-Svc, CORS and the like
 	FaultOddLinks     FaultKind = "odd_links"    // next links with odd hosts, ports, schemes, escapes
 	FaultUnauthorized FaultKind = "unauthorized" // 401 for a good token
-	FaultThrottle     FaultKind = "throttle"     // 429 with RetryAfter, one second if not set
+	FaultThrottle     FaultKind = "throttle"     // 429 with RetryAfter, one second if not set; the key vault has it too
+	// 401 with a claims challenge for every token that is older than the fault
+	// or was asked for without the claims of a challenge.
+	FaultClaimsChallenge FaultKind = "claims_challenge"
 
 	// Entra ID only.
 	FaultHTML              FaultKind = "html"                // 200 with a page of HTML
@@ -51,6 +54,7 @@ const (
 	FaultNotJWT            FaultKind = "not_jwt"             // a token that is no JWT
 	FaultAADSTS            FaultKind = "aadsts"              // the error with Code
 	FaultHuge              FaultKind = "huge"                // 200 with 16 MiB of JSON
+	FaultWrongKey          FaultKind = "wrong_key"           // a token signed with a key that is in no key set
 )
 
 var (
@@ -59,11 +63,14 @@ var (
 	regionFaults     = slices.Concat(connectionFaults, commonFaults, []FaultKind{
 		FaultTruncate, FaultSlowBody, FaultGarbage, FaultBadJSON, FaultUpgrade, FaultFlood1xx, FaultHugeHeaders,
 		FaultEndless, FaultCookies, FaultOddLinks, FaultUnauthorized, FaultThrottle,
+		FaultClaimsChallenge,
 	})
 	entraFaults = slices.Concat(connectionFaults, commonFaults, []FaultKind{
 		FaultHTML, FaultEmpty, FaultNoToken, FaultExpiresInZero, FaultExpiresInNegative, FaultWrongTID,
-		FaultWrongAudience, FaultExpired, FaultNotJWT, FaultAADSTS, FaultHuge,
+		FaultWrongAudience, FaultExpired, FaultNotJWT, FaultAADSTS, FaultHuge, FaultWrongKey,
 	})
+	vaultFaults    = slices.Concat(connectionFaults, commonFaults, []FaultKind{FaultThrottle})
+	identityFaults = slices.Concat([]FaultKind{FaultRefuse, FaultReset}, commonFaults)
 )
 
 // Fault is a way to go wrong, and for which requests. The zero value is none.
@@ -84,6 +91,10 @@ type Fault struct {
 	Count int
 	// Match strikes only paths that begin with it, without regard to case.
 	Match string
+
+	// mark and since are the newest token and the time when the fault was set.
+	mark  uint64
+	since time.Time
 }
 
 // faultWire is the JSON form.
@@ -226,7 +237,25 @@ func (s *Simulator) SetRegion(name string, f Fault) error {
 	if err := f.check(regionFaults); err != nil {
 		return fmt.Errorf("simulator: region %s: %w", name, err)
 	}
+	f.mark, f.since = s.signer.last.Load(), s.now()
 	return apply(r.gate, r.faults, f)
+}
+
+// SetVault replaces the fault of the key vault; the zero Fault mends it.
+func (s *Simulator) SetVault(f Fault) error {
+	if err := f.check(vaultFaults); err != nil {
+		return fmt.Errorf("simulator: vault: %w", err)
+	}
+	return apply(s.vault.gate, s.vault.faults, f)
+}
+
+// SetIdentity replaces the fault of the machine's identity endpoints; the zero
+// Fault mends it. Microsoft documents the statuses 404, 410, 429 and 500.
+func (s *Simulator) SetIdentity(f Fault) error {
+	if err := f.check(identityFaults); err != nil {
+		return fmt.Errorf("simulator: identity: %w", err)
+	}
+	return apply(s.identity.gate, s.identity.faults, f)
 }
 
 // SetEntra replaces the fault of Entra ID; the zero Fault mends it.
@@ -285,8 +314,8 @@ func (s *Simulator) pause(r *http.Request, d time.Duration) bool {
 }
 
 // Reset returns to the start: fleets, permissions, delays, faults, budgets and
-// revocations as configured, no requests remembered. Addresses, keys and the
-// certificate authority stay.
+// revocations as configured; no requests, sign-ins or secrets of the key vault
+// remembered. Addresses, keys and the certificate authority stay.
 func (s *Simulator) Reset() error {
 	for _, r := range s.regions {
 		if err := apply(r.gate, r.faults, Fault{}); err != nil {
@@ -299,6 +328,16 @@ func (s *Simulator) Reset() error {
 	if err := apply(s.login, s.entra, Fault{}); err != nil {
 		return err
 	}
+	if err := apply(s.vault.gate, s.vault.faults, Fault{}); err != nil {
+		return err
+	}
+	if err := apply(s.identity.gate, s.identity.faults, Fault{}); err != nil {
+		return err
+	}
+	s.sessions.reset()
+	s.vault.reset()
+	s.identity.reset()
+	s.presented.reset()
 	if err := s.directory.reset(); err != nil {
 		return fmt.Errorf("simulator: %w", err)
 	}

@@ -125,6 +125,12 @@ func TestRegionFaultsAreWhatTheyAreCalled(t *testing.T) {
 			}
 		}},
 		{Fault{Kind: FaultUnauthorized}, status(401)},
+		{Fault{Kind: FaultClaimsChallenge}, func(t *testing.T, a answer, err error) {
+			status(401)(t, a, err)
+			if !strings.Contains(a.header.Get("WWW-Authenticate"), `error="insufficient_claims"`) {
+				t.Errorf("headers %v", a.header)
+			}
+		}},
 		{Fault{Kind: FaultThrottle}, func(t *testing.T, a answer, err error) {
 			status(429)(t, a, err)
 			if a.header.Get("Retry-After") != "1" {
@@ -266,6 +272,11 @@ func TestEntraFaultsAreWhatTheyAreCalled(t *testing.T) {
 			return a.status == 400 && strings.Contains(string(a.body), "AADSTS53003: Access has been blocked")
 		}},
 		{Fault{Kind: FaultHuge}, func(_ *testing.T, a answer, _ error) bool { return len(a.body) > 16<<20 }},
+		{Fault{Kind: FaultWrongKey}, func(t *testing.T, a answer, _ error) bool {
+			access, _ := a.object(t)["access_token"].(string)
+			parsed, _, err := jwt.NewParser().ParseUnverified(access, jwt.MapClaims{})
+			return err == nil && p.signer.published(parsed.Header["kid"]) == nil
+		}},
 	} {
 		done[c.fault.Kind] = true
 		t.Run(string(c.fault.Kind), func(t *testing.T) {

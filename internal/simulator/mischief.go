@@ -85,10 +85,10 @@ func (m mishap) strikeAPI(w http.ResponseWriter, r *http.Request) {
 			release(true)
 		}
 	case mishapThrottled:
-		writeProblem(w, &problem{http.StatusTooManyRequests, "TooManyRequests", "API calls quota exceeded! You can send requests again in 1 second.", 1})
+		writeProblem(w, &problem{http.StatusTooManyRequests, "TooManyRequests", "API calls quota exceeded! You can send requests again in 1 second.", 1, ""})
 	case mishapUnauthorized:
 		writeProblem(w, unauthorized("The access token was refused."))
 	default:
-		writeProblem(w, &problem{http.StatusServiceUnavailable, "ServiceUnavailable", "The service is unavailable. Try again.", 1})
+		writeProblem(w, &problem{http.StatusServiceUnavailable, "ServiceUnavailable", "The service is unavailable. Try again.", 1, ""})
 	}
 }

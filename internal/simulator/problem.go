@@ -17,6 +17,9 @@ type problem struct {
 	message string
 	// retryAfter is in seconds, no header when 0.
 	retryAfter int
+	// challenge is WWW-Authenticate of a 401, that of an invalid token when
+	// empty.
+	challenge string
 }
 
 func (p *problem) Error() string { return fmt.Sprintf("%d %s: %s", p.status, p.code, p.message) }
@@ -47,7 +50,10 @@ func writeProblem(w http.ResponseWriter, p *problem) {
 	if p.retryAfter > 0 {
 		w.Header().Set("Retry-After", fmt.Sprint(p.retryAfter))
 	}
-	if p.status == http.StatusUnauthorized {
+	switch {
+	case p.challenge != "":
+		w.Header().Set("WWW-Authenticate", p.challenge)
+	case p.status == http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token", error_description="`+p.message+`"`)
 	}
 	w.WriteHeader(p.status)

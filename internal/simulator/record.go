@@ -20,7 +20,7 @@ const ringSize = 1000
 type Request struct {
 	Number   uint64    `json:"number"` // 1 for the first since the start
 	Time     time.Time `json:"time"`
-	Listener string    `json:"listener"` // entra, blob or api
+	Listener string    `json:"listener"` // entra, blob, api, vault or identity
 	Region   string    `json:"region,omitempty"`
 	Method   string    `json:"method"`
 	Host     string    `json:"host"`
@@ -41,7 +41,23 @@ type Request struct {
 	Tenant    string `json:"tenant,omitempty"`
 	App       string `json:"app,omitempty"`
 	Operation string `json:"operation,omitempty"`
+	// Grant, Claims and Proof are those of a token request: grant_type, the
+	// parameter claims, and how the application proved itself (none, secret,
+	// certificate, federated).
+	Grant  string `json:"grant,omitempty"`
+	Claims string `json:"claims,omitempty"`
+	Proof  string `json:"proof,omitempty"`
+	// Token is what is known of the token that a request to a region or to the
+	// key vault presented, nil for none.
+	Token *PresentedToken `json:"token,omitempty"`
+	// Refused tells why the token was refused, empty if it was not.
+	Refused Refusal `json:"refused,omitempty"`
 }
+
+// maxField bounds what a record keeps of one field of a form.
+const maxField = 4096
+
+func clip(s string) string { return s[:min(len(s), maxField)] }
 
 // fingerprint stands for a secret in a record: equal secrets have equal ones.
 func fingerprint(secret string) string {
@@ -61,7 +77,7 @@ func redactHeader(h http.Header) http.Header {
 		for _, v := range values {
 			switch lower := strings.ToLower(name); {
 			case lower == "authorization", lower == "proxy-authorization", lower == "cookie",
-				strings.Contains(lower, "secret"), strings.Contains(lower, "key"):
+				strings.Contains(lower, "secret"), strings.Contains(lower, "key"), lower == "x-identity-header":
 				v = fingerprint(v)
 			default:
 				v = jwtShape.ReplaceAllStringFunc(v, fingerprint)

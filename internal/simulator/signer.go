@@ -3,11 +3,10 @@ package simulator
 import (
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
-	"fmt"
-	"math/big"
+	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,8 +15,16 @@ import (
 
 // signer makes access tokens and knows which of them are revoked.
 type signer struct {
-	key      *rsa.PrivateKey
-	kid      string
+	mu  sync.RWMutex
+	key *rsa.PrivateKey // signs what is issued now
+	kid string
+	old []signingKey // still published, newest first
+
+	// stray is a key that is published nowhere.
+	stray func() (signingKey, error)
+	// plainGraph leaves the nonce out of the header of tokens for Graph.
+	plainGraph bool
+
 	start    time.Duration // the configured lifetime
 	lifetime atomic.Int64  // nanoseconds
 	last     atomic.Uint64 // number of the newest token
@@ -25,8 +32,7 @@ type signer struct {
 }
 
 func newSigner(key *rsa.PrivateKey, lifetime time.Duration) *signer {
-	sum := sha256.Sum256(key.N.Bytes())
-	g := &signer{key: key, kid: base64.RawURLEncoding.EncodeToString(sum[:20]), start: lifetime}
+	g := &signer{key: key, kid: keyID(key), start: lifetime, stray: sync.OnceValues(newSigningKey)}
 	g.lifetime.Store(int64(lifetime))
 	return g
 }
@@ -35,16 +41,6 @@ func newSigner(key *rsa.PrivateKey, lifetime time.Duration) *signer {
 func (g *signer) reset() {
 	g.lifetime.Store(int64(g.start))
 	g.revoked.Store(0)
-}
-
-// jwks is the key set document.
-func (g *signer) jwks(issuer string) any {
-	enc := base64.RawURLEncoding.EncodeToString
-	return map[string]any{"keys": []any{map[string]any{
-		"kty": "RSA", "use": "sig", "kid": g.kid, "x5t": g.kid,
-		"n": enc(g.key.N.Bytes()), "e": enc(big.NewInt(int64(g.key.E)).Bytes()),
-		"issuer": issuer,
-	}}}
 }
 
 // claims are those of a token, in the names that Entra ID gives them.
@@ -67,15 +63,22 @@ type claims struct {
 	UPN        string   `json:"upn,omitempty"`
 	TokenID    string   `json:"uti"`
 	Version    string   `json:"ver"`
+	// Capabilities are what the client said it understands (xms_cc).
+	Capabilities []string `json:"xms_cc,omitempty"`
+
+	// issuer is iss, when the resource takes tokens of the second format.
+	issuer string
+	// answersChallenge marks a token that was asked for with the claims of a
+	// challenge.
+	answersChallenge bool
 }
 
 // clockAllowance is how far Entra ID dates a token back, for peers whose
 // clocks are behind.
 const clockAllowance = 5 * time.Minute
 
-// sign completes and signs c. life may be negative, for a token that is dead
-// on arrival.
-func (g *signer) sign(c claims, now time.Time, life time.Duration) (string, error) {
+// signWith completes c and signs it with a key.
+func (g *signer) signWith(k signingKey, c claims, now time.Time, life time.Duration) (string, error) {
 	// The number in the token's id is what revocation compares: the second of
 	// iat is too coarse to tell tokens before and after it apart.
 	var id [16]byte
@@ -83,17 +86,44 @@ func (g *signer) sign(c claims, now time.Time, life time.Duration) (string, erro
 	if _, err := rand.Read(id[8:]); err != nil {
 		return "", err
 	}
+	id[15] &^= challengeBit
+	if c.answersChallenge {
+		id[15] |= challengeBit
+	}
 	c.TokenID = base64.RawURLEncoding.EncodeToString(id[:])
 	// Entra ID signs tokens of both endpoints in the format that the API asks
-	// for, and these three APIs take the first.
-	c.Version = "1.0"
-	c.Issuer = "https://sts.windows.net/" + c.TenantID + "/"
+	// for, and the three security APIs take the first.
+	c.Version, c.Issuer = "1.0", "https://sts.windows.net/"+c.TenantID+"/"
+	if c.issuer != "" {
+		c.Version, c.Issuer = "2.0", c.issuer
+	}
 	c.IssuedAt = now.Add(-clockAllowance).Unix()
 	c.NotBefore = c.IssuedAt
 	c.Expires = now.Add(life).Unix()
-	t := jwt.NewWithClaims(jwt.SigningMethodRS256, c)
-	t.Header["kid"], t.Header["x5t"] = g.kid, g.kid
-	return t.SignedString(g.key)
+	return k.token(c, !g.plainGraph && serviceOf(c.Audience) == "graph")
+}
+
+// challengeBit is a bit of a token's id: the simulator then needs no memory of
+// which tokens answer a challenge.
+const challengeBit = 1
+
+// sign completes and signs c with the current key. life may be negative, for a
+// token that is dead on arrival.
+func (g *signer) sign(c claims, now time.Time, life time.Duration) (string, error) {
+	g.mu.RLock()
+	k := signingKey{g.key, g.kid}
+	g.mu.RUnlock()
+	return g.signWith(k, c, now, life)
+}
+
+// number is the place of a token among all that were issued, and whether it
+// answers a challenge.
+func (c claims) number() (n uint64, answers bool) {
+	id, err := base64.RawURLEncoding.DecodeString(c.TokenID)
+	if err != nil || len(id) != 16 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(id), id[15]&challengeBit != 0
 }
 
 // Claims for the parser of golang-jwt, which checks exp and nbf through them.
@@ -123,24 +153,32 @@ func numericDate(sec int64) *jwt.NumericDate {
 	return jwt.NewNumericDate(time.Unix(sec, 0))
 }
 
-// verify reads a token that this simulator signed and that is alive.
+// Why a token is refused, beside the errors of golang-jwt.
+var (
+	errUnknownKey  = errors.New("signed with a key that is not published")
+	errWrongIssuer = errors.New("issuer is not that of its tenant")
+	errRevoked     = errors.New("revoked")
+)
+
+// verify reads a token that this simulator signed and that is alive. The claims
+// are there beside an error too, as far as they could be read: they are then
+// what somebody claims.
 func (g *signer) verify(token string, now func() time.Time) (claims, error) {
 	var c claims
-	_, err := jwt.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
-		if t.Header["kid"] != g.kid {
-			return nil, fmt.Errorf("unknown key %v", t.Header["kid"])
+	_, err := jwt.ParseWithClaims(hashNonce(token), &c, func(t *jwt.Token) (any, error) {
+		if key := g.published(t.Header["kid"]); key != nil {
+			return key, nil
 		}
-		return &g.key.PublicKey, nil
+		return nil, errUnknownKey
 	}, jwt.WithValidMethods([]string{"RS256"}), jwt.WithExpirationRequired(), jwt.WithTimeFunc(now))
 	if err != nil {
-		return claims{}, err
+		return c, err
 	}
-	if c.Issuer != "https://sts.windows.net/"+c.TenantID+"/" {
-		return claims{}, fmt.Errorf("issuer %s is not that of tenant %s", c.Issuer, c.TenantID)
+	if c.Version != "2.0" && c.Issuer != "https://sts.windows.net/"+c.TenantID+"/" {
+		return c, errWrongIssuer
 	}
-	id, err := base64.RawURLEncoding.DecodeString(c.TokenID)
-	if err != nil || len(id) != 16 || binary.BigEndian.Uint64(id) <= g.revoked.Load() {
-		return claims{}, fmt.Errorf("token was revoked")
+	if n, _ := c.number(); n <= g.revoked.Load() {
+		return c, errRevoked
 	}
 	return c, nil
 }

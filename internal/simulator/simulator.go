@@ -10,136 +10,9 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
-
-	"github.com/rs/zerolog"
 )
-
-// Config says what to simulate. The zero value is a usable default.
-type Config struct {
-	// Address is the host to bind, 127.0.0.1 when empty. It must be a loopback
-	// address: the simulator's control port has no lock.
-	Address string
-	// BasePort is the first of ten consecutive ports: control, Entra, blob
-	// storage, then the regions in the order of Regions. 0 takes free ports.
-	BasePort int
-	// Seed decides the fleet and the misbehaviour: the same seed gives the same
-	// fleet and the same answers on the same day.
-	Seed uint64
-	// Machines, Alerts and Vulnerabilities are the size of each tenant's fleet;
-	// 240, 400 and 300 when 0, 100,000 at most.
-	Machines, Alerts, Vulnerabilities int
-	// PageSize is the number of rows of a page of a collection when the request
-	// has no $top, 100 when 0. Microsoft documents 10,000 for most collections;
-	// a small page lets a small fleet show paging.
-	PageSize int
-	// Delays are added to each answer, by region: us 30ms, eu 4ms, uk 8ms,
-	// au 60ms, swa 12ms, ina 45ms and aea 50ms where the map has no entry.
-	Delays map[string]time.Duration
-	// Quotas enforces the documented limits in calls.
-	Quotas bool
-	// Misbehave is the share of API and Entra answers, 0 to 1, that go wrong in
-	// a documented way: 503, 429 with Retry-After, 401 for a good token, a
-	// connection reset. The choice comes from Seed.
-	Misbehave float64
-	// TokenLifetime is the life of access tokens, 3599 s when 0.
-	TokenLifetime time.Duration
-	// ActionTime is how long a machine action is Pending, and then again
-	// InProgress; 500ms when 0.
-	ActionTime time.Duration
-	// Tenants are the directories; DefaultTenant alone when empty.
-	Tenants []Tenant
-	// Now is the clock, time.Now when nil. It is called concurrently.
-	Now func() time.Time
-	// Log receives requests at debug level, never a token or a secret.
-	Log zerolog.Logger
-}
-
-// Tenant is a directory of Entra ID with its applications, and has a fleet of
-// its own.
-type Tenant struct {
-	ID   string // GUID
-	Name string // Name.onmicrosoft.com is the directory's first domain
-	Apps []App
-}
-
-// App is an application that is registered and consented to in a tenant.
-type App struct {
-	ClientID string // GUID
-	Secrets  []string
-	// Permissions are the application roles, by service: mde, xdr, graph.
-	Permissions map[string][]string
-	// Users may sign in through the application with a password.
-	Users []User
-}
-
-// User is a person of the directory.
-type User struct {
-	Name     string // user@contoso.onmicrosoft.com
-	Password string
-	// Scopes are the delegated permissions, by service.
-	Scopes map[string][]string
-}
-
-// String, GoString and MarshalJSON keep the secrets out of output.
-func (a App) String() string { return "app " + a.ClientID + " with secrets [redacted]" }
-
-// GoString is String.
-func (a App) GoString() string { return a.String() }
-
-// MarshalJSON leaves the secrets and the users' passwords out.
-func (a App) MarshalJSON() ([]byte, error) { return marshalPlain(publicApp(a)) }
-
-// String keeps the password out of output.
-func (u User) String() string { return "user " + u.Name + " with password [redacted]" }
-
-// GoString is String.
-func (u User) GoString() string { return u.String() }
-
-// MarshalJSON leaves the password out.
-func (u User) MarshalJSON() ([]byte, error) { return marshalPlain(publicUser(u)) }
-
-// The default tenant's identifiers, for configurations and tests. The secret
-// opens nothing but the simulator.
-const (
-	DefaultTenantID = "11111111-1111-1111-1111-111111111111"
-	DefaultClientID = "22222222-2222-2222-2222-222222222222"
-	DefaultSecret   = "simulated~secret.of-contoso"
-)
-
-// DefaultTenant is contoso with one application that may read everything and
-// hunt, but changes nothing, and one user.
-func DefaultTenant() Tenant {
-	return Tenant{
-		ID:   DefaultTenantID,
-		Name: "contoso",
-		Apps: []App{{
-			ClientID: DefaultClientID,
-			Secrets:  []string{DefaultSecret},
-			Permissions: map[string][]string{
-				"mde": {
-					"AdvancedQuery.Read.All", "Alert.Read.All", "File.Read.All", "Ip.Read.All", "Machine.Read.All",
-					"RemediationTasks.Read.All", "Score.Read.All", "SecurityBaselinesAssessment.Read.All",
-					"SecurityRecommendation.Read.All", "Software.Read.All", "Url.Read.All", "User.Read.All",
-					"Vulnerability.Read.All",
-				},
-				"xdr":   {"AdvancedHunting.Read.All", "Incident.Read.All"},
-				"graph": {"SecurityAlert.Read.All", "SecurityIncident.Read.All", "ThreatHunting.Read.All"},
-			},
-			Users: []User{{
-				Name:     "analyst@contoso.onmicrosoft.com",
-				Password: "simulated-Password-1",
-				Scopes: map[string][]string{
-					"mde":   {"Alert.Read", "Machine.Read", "AdvancedQuery.Read"},
-					"xdr":   {"Incident.Read", "AdvancedHunting.Read"},
-					"graph": {"SecurityAlert.Read.All", "SecurityIncident.Read.All", "ThreatHunting.Read.All"},
-				},
-			}},
-		}},
-	}
-}
 
 // regionNames is the order of Regions and of the ports.
 var regionNames = []string{"us", "eu", "uk", "au", "swa", "ina", "aea"}
@@ -168,6 +41,12 @@ type Simulator struct {
 	login     *gate
 	blob      *gate
 	regions   map[string]*region
+	vault     *vault
+	identity  *identityService
+	sessions  *sessions
+	presented *presented
+	// workload makes the key of the issuer of workload tokens.
+	workload func() (signingKey, error)
 
 	// stopped is closed when the simulator ends, so that handlers that hang on
 	// purpose let go.
@@ -201,6 +80,10 @@ func New(cfg Config) (*Simulator, error) {
 		entra:   newFaultBox(0),
 		regions: map[string]*region{},
 		stopped: make(chan struct{}),
+
+		sessions:  newSessions(),
+		presented: newPresented(),
+		workload:  sync.OnceValues(newSigningKey),
 	}
 	s.mischief = newMischief(cfg.Misbehave, cfg.Seed)
 	if s.router, err = newRouter(); err != nil {
@@ -211,71 +94,21 @@ func New(cfg Config) (*Simulator, error) {
 		return nil, fmt.Errorf("simulator: make the key that signs tokens: %w", err)
 	}
 	s.signer = newSigner(key, cfg.TokenLifetime)
+	s.signer.plainGraph = cfg.PlainGraphTokens
 	if s.authority, err = newAuthority(cfg.Address); err != nil {
 		return nil, fmt.Errorf("simulator: make the certificate authority: %w", err)
 	}
 	if s.directory, err = newDirectory(cfg); err != nil {
 		return nil, fmt.Errorf("simulator: %w", err)
 	}
+	if s.vault, err = newVault(s, cfg.VaultTenant); err != nil {
+		return nil, fmt.Errorf("simulator: %w", err)
+	}
+	s.identity = newIdentityService(cfg)
 	if err := s.bind(); err != nil {
 		return nil, errors.Join(fmt.Errorf("simulator: %w", err), s.Close())
 	}
 	return s, nil
-}
-
-// complete fills in defaults and refuses what makes no sense.
-func (c Config) complete() (Config, error) {
-	if c.Address == "" {
-		c.Address = "127.0.0.1"
-	}
-	if ip := net.ParseIP(c.Address); c.Address != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return c, fmt.Errorf("address %q is not a loopback address: the control port has no lock", c.Address)
-	}
-	if last := c.BasePort + 2 + len(regionNames); c.BasePort < 0 || c.BasePort > 0 && last > 65535 {
-		return c, fmt.Errorf("base port %d: the ten ports from there must lie between 1 and 65535", c.BasePort)
-	}
-	if c.Misbehave < 0 || c.Misbehave > 1 {
-		return c, fmt.Errorf("misbehave %v is not a share between 0 and 1", c.Misbehave)
-	}
-	for _, n := range []struct {
-		name     string
-		value    *int
-		fallback int
-	}{
-		{"machines", &c.Machines, 240}, {"alerts", &c.Alerts, 400},
-		{"vulnerabilities", &c.Vulnerabilities, 300}, {"page size", &c.PageSize, 100},
-	} {
-		if *n.value == 0 {
-			*n.value = n.fallback
-		}
-		if *n.value < 1 || *n.value > 100_000 {
-			return c, fmt.Errorf("%s %d: give a number from 1 to 100000", n.name, *n.value)
-		}
-	}
-	for name, d := range c.Delays {
-		if !slices.Contains(regionNames, name) {
-			return c, fmt.Errorf("delay for region %q: the regions are %s", name, strings.Join(regionNames, " "))
-		}
-		if d < 0 {
-			return c, fmt.Errorf("delay %v for region %s is negative", d, name)
-		}
-	}
-	if c.TokenLifetime == 0 {
-		c.TokenLifetime = 3599 * time.Second
-	}
-	if c.ActionTime == 0 {
-		c.ActionTime = 500 * time.Millisecond
-	}
-	if c.TokenLifetime < 0 || c.ActionTime < 0 {
-		return c, errors.New("token lifetime and action time must not be negative")
-	}
-	if len(c.Tenants) == 0 {
-		c.Tenants = []Tenant{DefaultTenant()}
-	}
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	return c, nil
 }
 
 // bind opens the listeners in their fixed order.
@@ -309,7 +142,11 @@ func (s *Simulator) bind() error {
 		}
 		s.regions[name] = r
 	}
-	return nil
+	if s.vault.gate, err = next("vault", true, s.vaultHandler()); err != nil {
+		return err
+	}
+	s.identity.gate, err = next("identity", false, s.identityHandler())
+	return err
 }
 
 // gates lists the listeners that are bound.
@@ -318,6 +155,7 @@ func (s *Simulator) gates() []*gate {
 	for _, r := range s.regions {
 		all = append(all, r.gate)
 	}
+	all = append(all, s.vault.gate, s.identity.gate)
 	return slices.DeleteFunc(all, func(g *gate) bool { return g == nil })
 }
 
@@ -358,6 +196,9 @@ func (s *Simulator) Close() error {
 	for _, g := range s.gates() {
 		errs = append(errs, g.close())
 	}
+	if s.identity != nil && s.identity.arc != nil {
+		s.identity.arc.close()
+	}
 	return errors.Join(errs...)
 }
 
@@ -382,6 +223,15 @@ func (s *Simulator) Endpoint(region string) string {
 	}
 	return "https://" + r.gate.address
 }
+
+// VaultURL is the base URL of the key vault. The vault also answers under any
+// name of *.vault.azure.net, which its certificate covers: Microsoft's clients
+// send no token to a vault of another name.
+func (s *Simulator) VaultURL() string { return "https://" + s.vault.gate.address }
+
+// IdentityURL is the base URL of the machine's identity endpoints, in plain
+// HTTP: Microsoft's clients look for them at http://169.254.169.254.
+func (s *Simulator) IdentityURL() string { return "http://" + s.identity.gate.address }
 
 // Regions lists the regions in the order of their ports.
 func (s *Simulator) Regions() []string { return slices.Clone(regionNames) }

@@ -130,7 +130,7 @@ func (p *Proxy) try(ctx context.Context, x *Exchange, pl *plan, e regions.Endpoi
 		return resp, sent, err
 	}
 	x.Renewed = true
-	b, ok := p.another(ctx, x)
+	b, ok := p.another(ctx, x, resp.Header)
 	if !ok {
 		return resp, sent, nil // Microsoft's answer stands
 	}

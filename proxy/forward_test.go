@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -118,6 +119,43 @@ func TestARefusedTokenIsRenewedOnce(t *testing.T) {
 	}
 	if rec := w.lines(2)[1]; rec["attempts"] != 2.0 || rec["token_uti"] != "uti-1" {
 		t.Errorf("the record is %v", rec)
+	}
+}
+
+// A token that continuous access evaluation has ended is replaced by one that is
+// asked for with the claims that the API named.
+func TestAClaimsChallengeIsAnsweredAndTheRequestRepeatedOnce(t *testing.T) {
+	const claims = `{"access_token":{"nbf":{"essential":true,"value":"1763722800"}}}`
+	w := newWorld(t, options{})
+	w.regions[0].answer(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") == "Bearer "+w.entra.tokens()[0] {
+			rw.Header().Set("WWW-Authenticate", `Bearer realm="", authorization_uri="https://login.example/authorize", error="insufficient_claims", claims="`+base64.StdEncoding.EncodeToString([]byte(claims))+`"`)
+			rw.WriteHeader(401)
+			return
+		}
+		_, _ = io.WriteString(rw, "fresh")
+	})
+	if got := w.do("POST", "/api/machines/m1/isolate", `{"Comment":"x"}`); got.status != 200 || got.body != "fresh" {
+		t.Fatalf("got %d %s", got.status, got.body)
+	}
+	w.entra.set(func(e *entra) {
+		if len(e.claims) != 2 || e.claims[0] != "" || e.claims[1] != claims {
+			t.Errorf("the tokens were asked for with the claims %q", e.claims)
+		}
+	})
+}
+
+// The identity endpoint of a machine hands out one token until it is nearly
+// dead: sending it again would gain nothing.
+func TestARefusedTokenThatCannotBeReplacedIsNotSentAgain(t *testing.T) {
+	w := newWorld(t, options{})
+	w.entra.set(func(e *entra) { e.same = true })
+	w.regions[0].answer(status(401))
+	if got := w.do("GET", "/api/alerts", ""); got.status != 401 {
+		t.Errorf("got %d %s", got.status, got.body)
+	}
+	if n := len(w.regions[0].requests()); n != 1 {
+		t.Errorf("%d requests, want 1", n)
 	}
 }
 

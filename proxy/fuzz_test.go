@@ -19,6 +19,7 @@ import (
 
 	"defender-proxy/internal/audit"
 	"defender-proxy/internal/canon"
+	"defender-proxy/internal/credential"
 	"defender-proxy/internal/tenant"
 	"defender-proxy/internal/token"
 	"defender-proxy/policy"
@@ -70,13 +71,14 @@ func inMemory(tb testing.TB) (http.Handler, *wire, *policy.Catalog) {
 	engine := token.New(token.Options{Transport: sent, Log: zerolog.Nop()})
 	monitor := regions.NewMonitor(regions.DefaultSettings(), sent)
 	cloud := regions.Cloud{Name: "lab", Endpoints: map[regions.Service]map[regions.Name]string{"mde": {"us": "https://us.example"}, "xdr": {"us": "https://us.example"}, "graph": {"global": "https://graph.example"}}}
+	secret := credential.ClientSecret(credential.Plain(func() (string, error) { return "s", nil }), nil)
 	t := Tenant{Tenant: tenant.Tenant{Name: "contoso", ID: "11111111-1111-1111-1111-111111111111"}, Upstreams: map[policy.Service]*Upstream{}}
 	for _, s := range policy.Services() {
 		pool, err := monitor.Pool(cloud, regions.Service(s), nil, "")
 		if err != nil {
 			tb.Fatal(err)
 		}
-		account := token.Account{Name: "contoso", Authority: "https://login.example", Tenant: t.ID, ClientID: clientID, Secret: func() (string, error) { return "s", nil }}
+		account := token.Account{Name: "contoso", Authority: "https://login.example", Tenant: t.ID, ClientID: clientID, Credential: secret}
 		t.Upstreams[s] = &Upstream{Audience: "https://" + string(s), Regions: pool, Token: engine.Source(account, "https://"+string(s))}
 	}
 	p, err := New(Deps{

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"net/http"
 
 	"defender-proxy/internal/token"
 )
@@ -33,14 +34,17 @@ func (p *Proxy) freshen(ctx context.Context, x *Exchange) error {
 	return err
 }
 
-// another gives a token in place of one that Microsoft refused, if there is one
-// that the decision still stands with. Fifty callers that see the same refusal
-// get the same new token: only the one that is current is dropped.
-func (p *Proxy) another(ctx context.Context, x *Exchange) (*token.Bearer, bool) {
+// another gives a token in place of one that Microsoft refused with an answer of
+// this header, if there is one that the decision still stands with. Fifty callers
+// that see the same refusal get the same new token: only the one that is current
+// is dropped.
+func (p *Proxy) another(ctx context.Context, x *Exchange, refused http.Header) (*token.Bearer, bool) {
 	u := x.upstream()
-	u.Token.Invalidate(x.Bearer)
+	u.Token.Challenge(x.Bearer, token.ClaimsChallenge(refused))
 	b, err := u.Token.Bearer(ctx)
-	if err != nil || b == x.Bearer {
+	// The identity endpoint of a machine may have no newer token than the one that
+	// was refused.
+	if err != nil || b.Authorization() == x.Bearer.Authorization() {
 		return nil, false
 	}
 	return b, p.Policy.Decide(x.Operation, x.Client.Grants, u.permitsOf(b, p.Policy.Catalog)).Allowed()

@@ -24,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"defender-proxy/internal/audit"
+	"defender-proxy/internal/credential"
 	"defender-proxy/internal/tenant"
 	"defender-proxy/internal/token"
 	"defender-proxy/policy"
@@ -127,7 +128,7 @@ func newWorld(t *testing.T, o options) *world {
 			}
 			account := token.Account{
 				Name: name, Cloud: "lab", Authority: cloud.Authority, Tenant: id, ClientID: clientID,
-				Secret: func() (string, error) { return secretCanary, nil },
+				Credential: credential.ClientSecret(credential.Plain(func() (string, error) { return secretCanary, nil }), nil),
 			}
 			audience := "https://" + string(s) + ".example"
 			built.Upstreams[s] = &Upstream{Audience: audience, Token: engine.Source(account, audience), Regions: pool}
@@ -319,6 +320,8 @@ type entra struct {
 	roles   []string
 	scopes  []string
 	issued  []string
+	claims  []string // of the requests, one for each in issued
+	same    bool     // gives the first token again
 	refuses bool
 	life    int // seconds; an hour when 0
 }
@@ -355,7 +358,11 @@ func newEntra(t *testing.T, roles, scopes []string) *entra {
 		if err != nil {
 			t.Error(err)
 		}
+		if e.same && len(e.issued) > 0 {
+			signed = e.issued[0]
+		}
 		e.issued = append(e.issued, signed)
+		e.claims = append(e.claims, r.Form.Get("claims"))
 		fmt.Fprintf(w, `{"token_type":"Bearer","expires_in":%d,"access_token":%q}`, life, signed)
 	}))
 	t.Cleanup(e.server.Close)

@@ -16,6 +16,7 @@ import (
 	"defender-proxy/internal/audit"
 	"defender-proxy/internal/clients"
 	"defender-proxy/internal/config"
+	"defender-proxy/internal/credential"
 	"defender-proxy/internal/egress"
 	"defender-proxy/internal/listen"
 	"defender-proxy/internal/tenant"
@@ -102,8 +103,10 @@ func (p *parts) tenant(t config.Tenant, env func(string) (string, bool)) (proxy.
 		Authority: cloud.Authority,
 		Tenant:    t.ID,
 		ClientID:  t.Credential.ClientID,
-		Secret:    func() (string, error) { return t.Credential.ClientSecret.Resolve(env) },
-		Version:   token.Version(t.Credential.TokenVersion),
+		Credential: credential.ClientSecret(credential.Plain(func() (string, error) {
+			return t.Credential.ClientSecret.Resolve(env)
+		}), nil),
+		Version: token.Version(t.Credential.TokenVersion),
 	}
 	for _, s := range policy.Services() {
 		wanted := prefer

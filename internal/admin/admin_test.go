@@ -19,6 +19,7 @@ import (
 
 	"defender-proxy/internal/audit"
 	"defender-proxy/internal/clients"
+	"defender-proxy/internal/credential"
 	"defender-proxy/internal/listen"
 	"defender-proxy/internal/token"
 	"defender-proxy/regions"
@@ -75,7 +76,7 @@ func newSide(t *testing.T, change func(*Sources)) *side {
 	engine := token.New(token.Options{Transport: transport, Log: zerolog.Nop()})
 	source := engine.Source(token.Account{
 		Name: "contoso", Authority: server.URL, Tenant: "11111111-1111-1111-1111-111111111111", ClientID: "22222222-2222-2222-2222-222222222222",
-		Secret: func() (string, error) { return "canary-secret", nil },
+		Credential: credential.ClientSecret(credential.Plain(func() (string, error) { return "canary-secret", nil }), nil),
 	}, "https://mde.example")
 	sources := Sources{
 		Tenants: []Tenant{{Name: "contoso", Access: []Access{{Service: "mde", Token: source, Regions: pool}}}},

@@ -2,6 +2,7 @@ package token
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"strings"
@@ -22,7 +23,8 @@ const (
 	V2 Version = "v2"
 )
 
-// Account is an application in a tenant, and how it proves itself to Entra ID.
+// Account is an application in a tenant, or a user or a machine through it, and
+// how it proves itself to Entra ID.
 type Account struct {
 	// Name is what the configuration calls the tenant, for messages.
 	Name string
@@ -33,45 +35,72 @@ type Account struct {
 	// address only.
 	Authority string
 	Tenant    tenant.ID
-	// ClientID is the application's id, a GUID.
+	// ClientID is the application's id, a GUID. Empty for the identity of a
+	// machine, whose application is known to the machine alone.
 	ClientID string
-	// Secret yields the client secret. It is called for each fetch, so that a
-	// changed file is used, and must return soon: it holds one of the places
-	// for fetches meanwhile. Its error may name a file or a variable, never a
-	// secret.
-	Secret  func() (string, error)
-	Version Version
+	// Subject tells apart who gets tokens through one application: empty for the
+	// application itself, else a word of the configuration's, such as "user". Two
+	// subjects share no token.
+	Subject    string
+	Credential Credential
+	Version    Version
+	// VerifySignature holds each token against the authority's published keys.
+	// Microsoft signs the tokens of some APIs, Graph among them, so that only the
+	// API can verify them; those are then refused.
+	VerifySignature bool
 }
 
-// request is what one fetch sends: the client secret grant of either endpoint.
-// Another kind of credential sets other EndpointParams here.
+// tokenURL is the endpoint that the account's token requests go to. It errs
+// where a secret would leave the machine in the clear.
+//
+// The authority is used as configured, without discovery, which closed networks
+// do not let through.
+func (a Account) tokenURL() (string, error) {
+	base, err := a.endpointBase()
+	switch {
+	case err != nil:
+		return "", err
+	case a.ClientID == "":
+		return "", fmt.Errorf("the credential has no client_id")
+	case a.Version == V1:
+		return base + "/oauth2/token", nil
+	case a.Version == V2, a.Version == "":
+		return base + "/oauth2/v2.0/token", nil
+	}
+	return "", fmt.Errorf("token version %q is not known: it is v1 or v2", a.Version)
+}
+
+// request is what one exchange sends. The grant is the proof's, that of client
+// credentials where it names none.
 //
 // The auth style is fixed, because x/oauth2 otherwise sends the secret twice
-// to find out which the server takes. The authority is used as configured,
-// without discovery, which closed networks do not let through.
-func (a Account) request(audience, secret string) (*clientcredentials.Config, error) {
-	base, err := a.endpointBase()
-	if err != nil {
-		return nil, err
-	}
+// to find out which the server takes.
+func (a Account) request(tokenURL, audience, claims string, proof Proof) *clientcredentials.Config {
 	c := &clientcredentials.Config{
-		ClientID:     a.ClientID,
-		ClientSecret: secret,
-		AuthStyle:    oauth2.AuthStyleInParams,
+		ClientID:       a.ClientID,
+		AuthStyle:      oauth2.AuthStyleInParams,
+		TokenURL:       tokenURL,
+		EndpointParams: maps.Clone(proof.Form),
 	}
-	switch a.Version {
-	case V1:
-		c.TokenURL = base + "/oauth2/token"
-		c.EndpointParams = url.Values{"resource": {audience}}
-	case V2, "":
+	if c.EndpointParams == nil {
+		c.EndpointParams = url.Values{}
+	}
+	if a.Version == V1 {
+		c.EndpointParams.Set("resource", audience)
+	} else {
 		// An audience with a trailing slash gives two of them, and has to: Entra
 		// takes off "/.default" and compares the rest.
-		c.TokenURL = base + "/oauth2/v2.0/token"
 		c.Scopes = []string{audience + "/.default"}
-	default:
-		return nil, fmt.Errorf("token version %q is not known: it is v1 or v2", a.Version)
+		if proof.Form.Get("grant_type") == "refresh_token" {
+			// Without it no new refresh token comes
+			// (learn.microsoft.com/entra/identity-platform/scopes-oidc, offline_access).
+			c.Scopes = append(c.Scopes, "offline_access")
+		}
 	}
-	return c, nil
+	if claims != "" {
+		c.EndpointParams.Set("claims", claims)
+	}
+	return c
 }
 
 // endpointBase is the authority with the tenant, the part that all endpoints of
@@ -87,15 +116,13 @@ func (a Account) endpointBase() (string, error) {
 		return "", fmt.Errorf("the authority %s is neither https nor http", a.Authority)
 	case a.Tenant == "":
 		return "", fmt.Errorf("the tenant has no id")
-	case a.ClientID == "":
-		return "", fmt.Errorf("the credential has no client_id")
 	}
 	return strings.TrimRight(a.Authority, "/") + "/" + url.PathEscape(string(a.Tenant)), nil
 }
 
-// consentURL is where an administrator of the tenant grants what the
+// ConsentURL is where an administrator of the tenant grants what the
 // application asks for (learn.microsoft.com/entra/identity-platform/v2-admin-consent).
-func (a Account) consentURL() string {
+func (a Account) ConsentURL() string {
 	return strings.TrimRight(a.Authority, "/") + "/" + string(a.Tenant) + "/adminconsent?client_id=" + url.QueryEscape(a.ClientID)
 }
 

@@ -159,12 +159,4 @@ func TestNoErrorShowsASecretThatSomebodyRepeats(t *testing.T) {
 			})
 		})
 	}
-	t.Run("in the error of the secret's file", func(t *testing.T) {
-		inBubble(t, func(t *testing.T) {
-			a := contoso()
-			a.Secret = func() (string, error) { return canary, errors.New("cannot use " + canary) }
-			s := running(t, Options{Transport: &entra{}, Log: quiet}).Source(a, mde)
-			leaks(t, "the error", shown(mustFail(t, s, Misconfigured)), canary)
-		})
-	})
 }

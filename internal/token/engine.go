@@ -3,8 +3,10 @@ package token
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,6 +44,7 @@ type Engine struct {
 	concurrency int
 	rand        func() float64
 	now         func() instant
+	keys        *signatureKeys
 
 	// wake holds one value while the scheduler has something to look at.
 	wake chan struct{}
@@ -52,8 +55,14 @@ type Engine struct {
 	// while anything waits, so no tenant stops another.
 	mu      sync.Mutex
 	ran     bool
-	running int // fetches under way
+	running int            // fetches under way
+	busy    map[string]int // of them, by authority
 	sources map[sourceKey]*Source
+	// several says that sources ask more than one authority, the first being that.
+	several   bool
+	authority string
+	// warned is when a tenant's credential was last warned of, by its name.
+	warned map[string]instant
 	// Flights that have not begun. Those that somebody waits for go first; a
 	// flight may stand in both.
 	waited, renewals []*flight
@@ -64,6 +73,7 @@ type sourceKey struct {
 	cloud    string
 	tenant   tenant.ID
 	clientID string
+	subject  string
 	audience string
 }
 
@@ -83,7 +93,10 @@ func New(o Options) *Engine {
 		wake:        make(chan struct{}, 1),
 		stopped:     make(chan struct{}),
 		sources:     make(map[sourceKey]*Source),
+		busy:        make(map[string]int),
+		warned:      make(map[string]instant),
 	}
+	e.keys = newSignatureKeys(o.Transport, func() instant { return e.now() })
 	if e.timeout <= 0 {
 		e.timeout = 15 * time.Second
 	}
@@ -97,28 +110,68 @@ func New(o Options) *Engine {
 }
 
 // Source gives the source of the account's tokens for the audience: the same
-// one for the same cloud, tenant, client id and audience, so that a live token
-// outlasts a reload. Call it when configuration is applied, not for each
-// request.
+// one for the same cloud, tenant, client id, subject and audience, so that a
+// live token outlasts a reload. Call it when configuration is applied, not for
+// each request.
 //
-// What else the account says (name, authority, secret, version) replaces what
-// an earlier call said, from the next fetch on; and a pause after a failure
+// What else the account says (name, authority, credential, version) replaces
+// what an earlier call said, from the next fetch on; and a pause after a failure
 // shrinks to its first second, since what was wrong may be mended.
 func (e *Engine) Source(a Account, audience string) *Source {
-	key := sourceKey{a.Cloud, a.Tenant, a.ClientID, audience}
+	key := sourceKey{a.Cloud, a.Tenant, a.ClientID, a.Subject, audience}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.sources[key]
 	if s == nil {
-		s = &Source{engine: e, audience: audience}
+		s = &Source{engine: e, audience: audience, gone: make(chan struct{})}
 		e.sources[key] = s
 	}
 	s.account = a
+	e.count(a.Authority)
 	if s.failure != nil && !s.heldBack {
 		s.pause = min(s.pause, firstPause)
 		e.nudge()
 	}
 	return s
+}
+
+// count takes note of an authority. e.mu is held.
+func (e *Engine) count(authority string) {
+	if e.authority == "" {
+		e.authority = authority
+	}
+	e.several = e.several || authority != e.authority
+}
+
+// Keep forgets every source but those given: their tokens are dropped, fetches
+// for them end without one, and whoever holds such a Source gets an Error of
+// kind Stopped from it for ever. Call it when a configuration has been applied
+// whole, with the sources of that configuration.
+func (e *Engine) Keep(sources []*Source) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	keep := make(map[*Source]bool, len(sources))
+	names := make(map[string]bool, len(sources))
+	for _, s := range sources {
+		keep[s] = true
+		names[s.account.Name] = true
+	}
+	e.authority, e.several = "", false
+	for key, s := range e.sources {
+		if keep[s] {
+			e.count(s.account.Authority)
+			continue
+		}
+		delete(e.sources, key)
+		close(s.gone)
+		s.current.Store(nil)
+		s.last = nil
+	}
+	for name := range e.warned {
+		if !names[name] {
+			delete(e.warned, name)
+		}
+	}
 }
 
 // Run fetches and renews until ctx ends, and then returns nil when every
@@ -158,7 +211,14 @@ func (e *Engine) schedule(ctx context.Context, fetches *sync.WaitGroup) time.Dur
 	now := e.now()
 	wait := tick
 	for _, s := range e.sources {
-		if s.flight != nil || !s.wanted(now) {
+		s.lapse(now)
+		if s.flight != nil {
+			continue
+		}
+		if !s.wanted(now) {
+			if s.fetches > 0 {
+				wait = min(wait, max(recheck-now.since(s.fetched), time.Second))
+			}
 			continue
 		}
 		due := s.due(now)
@@ -174,25 +234,27 @@ func (e *Engine) schedule(ctx context.Context, fetches *sync.WaitGroup) time.Dur
 		if f == nil {
 			break
 		}
+		s := f.source
+		job := errand{account: s.account, audience: s.audience, claims: s.claims, skew: s.skew}
 		e.running++
-		acc, audience := f.source.account, f.source.audience
+		e.busy[job.account.Authority]++
 		fetches.Go(func() {
-			out := e.fetch(ctx, acc, audience)
-			e.land(ctx, f, out)
+			out := e.fetch(ctx, job)
+			e.land(ctx, f, job, out)
 		})
 	}
 	return wait
 }
 
-// next takes the next flight to begin, nil when there is none. e.mu is held.
+// next takes the next flight to begin, nil when there is none for which there
+// is room. e.mu is held.
 func (e *Engine) next() *flight {
 	for _, queue := range []*[]*flight{&e.waited, &e.renewals} {
-		for len(*queue) > 0 {
-			f := (*queue)[0]
-			(*queue)[0] = nil
-			*queue = (*queue)[1:]
-			if !f.begun {
+		*queue = slices.DeleteFunc(*queue, func(f *flight) bool { return f.begun || f.source.isGone() })
+		for i, f := range *queue {
+			if e.busy[f.source.account.Authority] < e.share() {
 				f.begun = true
+				*queue = slices.Delete(*queue, i, i+1)
 				return f
 			}
 		}
@@ -200,27 +262,41 @@ func (e *Engine) next() *flight {
 	return nil
 }
 
+// share is how many fetches one authority may have under way: where there are
+// several, one that hangs leaves a quarter of the places to the others.
+func (e *Engine) share() int {
+	if e.several {
+		return e.concurrency - e.concurrency/4
+	}
+	return e.concurrency
+}
+
 // land records what a flight brought and lets its waiters go.
-func (e *Engine) land(ctx context.Context, f *flight, out outcome) {
+func (e *Engine) land(ctx context.Context, f *flight, job errand, out outcome) {
 	e.mu.Lock()
 	e.running--
-	if out.failure != nil && ctx.Err() != nil {
-		// Cut off by the end of Run, which is no fault of Entra's; the waiters
-		// leave by e.stopped.
+	if e.busy[job.account.Authority]--; e.busy[job.account.Authority] == 0 {
+		delete(e.busy, job.account.Authority)
+	}
+	if f.source.isGone() || out.failure != nil && ctx.Err() != nil {
+		// Forgotten meanwhile, or cut off by the end of Run, which is no fault of
+		// Entra's; the waiters leave by gone or by e.stopped.
 		e.mu.Unlock()
+		e.nudge()
 		return
 	}
-	again := f.source.record(out, e.now())
+	again := f.source.record(job, out, e.now())
 	f.failure = f.source.failure
 	f.source.flight = nil
 	close(f.done)
 	e.mu.Unlock()
 	e.nudge()
-	e.tell(f.source, out, again)
+	e.tell(job, out, again)
 }
 
 // tell logs the outcome of a fetch.
-func (e *Engine) tell(s *Source, out outcome, again time.Duration) {
+func (e *Engine) tell(job errand, out outcome, again time.Duration) {
+	e.warn(job.account)
 	if f := out.failure; f != nil {
 		e.log.Warn().Str("tenant", f.Tenant).Str("audience", f.Audience).Stringer("kind", f.Kind).Int("aadsts", f.AADSTS).Int("status", f.Status).
 			Dur("retry_in", again).Str("remedy", f.Remedy).Msg(f.Sentence)
@@ -231,9 +307,50 @@ func (e *Engine) tell(s *Source, out outcome, again time.Duration) {
 	if out.skewed && notable(out.skew) {
 		event = e.log.Warn().Str("clock", skewSentence(out.skew))
 	}
-	event.Str("tenant_id", string(b.claims.Tenant)).Str("audience", s.audience).Str("uti", b.claims.UTI).
+	event.Str("tenant", job.account.Name).Str("tenant_id", string(b.claims.Tenant)).Str("audience", job.audience).Str("uti", b.claims.UTI).
 		Dur("life", b.life).Dur("renew_in", again).Msg("got a token")
 }
+
+const (
+	// warnAhead is how long before a credential's end the log begins to say so,
+	// once in warnEvery for each tenant.
+	warnAhead = 30 * 24 * time.Hour
+	warnEvery = 24 * time.Hour
+)
+
+// warn tells what an operator has to see to although tokens still come.
+func (e *Engine) warn(a Account) {
+	if a.Credential == nil {
+		return
+	}
+	h := a.Credential.Health()
+	now := e.now()
+	left := h.Expires.Sub(now.time())
+	ending := !h.Expires.IsZero() && left <= warnAhead
+	if !ending && h.Notice == "" {
+		return
+	}
+	e.mu.Lock()
+	last, told := e.warned[a.Name]
+	if told = told && now.since(last) < warnEvery; !told {
+		e.warned[a.Name] = now
+	}
+	e.mu.Unlock()
+	if told {
+		return
+	}
+	if h.Notice != "" {
+		e.log.Warn().Str("tenant", a.Name).Str("credential", h.Kind).Msg(h.Notice)
+	}
+	if ending {
+		e.log.Warn().Str("tenant", a.Name).Str("credential", h.Kind).Time("expires", h.Expires).Int("days_left", DaysLeft(h.Expires, now.time())).
+			Msg("the tenant's credential ends soon: make a new one and put it where the configuration reads it")
+	}
+}
+
+// DaysLeft is how many whole days are left until expires, below 0 once it has
+// passed.
+func DaysLeft(expires, now time.Time) int { return int(math.Floor(expires.Sub(now).Hours() / 24)) }
 
 // nudge makes the scheduler look.
 func (e *Engine) nudge() {

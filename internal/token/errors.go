@@ -60,6 +60,9 @@ type Error struct {
 	// sentences.
 	Sentence string `json:"sentence"`
 	Remedy   string `json:"remedy"`
+	// ConsentURL is where an administrator of the tenant consents, set where that
+	// is the remedy.
+	ConsentURL string `json:"consent_url,omitempty"`
 	// RetryAfter is how long Bearer will repeat this error before it asks Entra
 	// again; 0 where it does not hold back.
 	RetryAfter time.Duration `json:"-"`
@@ -73,20 +76,22 @@ func (e *Error) Error() string {
 // maxQuote bounds what is quoted of others' words, in bytes.
 const maxQuote = 240
 
-// without takes the secret out of somebody else's words, as it stands and as a
-// form carries it: a server, or a file's error, may repeat what it was given.
-func without(text, secret string) string {
-	if secret == "" {
-		return text
+// without takes secrets out of somebody else's words, as they stand and as a
+// form carries them: a server, or a file's error, may repeat what it was given.
+func without(text string, secrets []string) string {
+	for _, secret := range secrets {
+		if secret != "" {
+			text = strings.NewReplacer(secret, redacted, url.QueryEscape(secret), redacted).Replace(text)
+		}
 	}
-	return strings.NewReplacer(secret, redacted, url.QueryEscape(secret), redacted).Replace(text)
+	return text
 }
 
-// quote makes somebody else's words fit for an error: without the secret,
+// quote makes somebody else's words fit for an error: without the secrets,
 // without a token, bounded, and in Go's quotes so that no control character
 // gets into a log.
-func quote(text, secret string) string {
-	text = without(text, secret)
+func quote(text string, secrets []string) string {
+	text = without(text, secrets)
 	// Every JWT begins so, it being the base64 of {" .
 	if i := strings.Index(text, "eyJ"); i >= 0 {
 		text = text[:i] + redacted

@@ -14,11 +14,12 @@ import (
 
 // explain turns a failed exchange into words. Nothing of the answer's body is
 // used but Entra's own sentence.
-func (e *Engine) explain(ctx context.Context, acc Account, audience, secret string, x *exchange, err error, skew time.Duration) *Error {
-	out := &Error{Tenant: acc.Name, Audience: audience, Status: x.status, RetryAfter: x.retryAfter}
+func (e *Engine) explain(ctx context.Context, job errand, secrets []string, x *exchange, err error, skew time.Duration) *Error {
+	acc := job.account
+	out := &Error{Tenant: acc.Name, Audience: job.audience, Status: x.status, RetryAfter: x.retryAfter}
 	const wait = "The proxy tries again by itself."
 	const onTheWay = "Check the authority, and whether an egress proxy or a sign-in page of the network answers in its place."
-	foreign := func(s string) string { return quote(s, secret) }
+	foreign := func(s string) string { return quote(s, secrets) }
 
 	var refused *oauth2.RetrieveError
 	switch {
@@ -47,7 +48,7 @@ func (e *Engine) explain(ctx context.Context, acc Account, audience, secret stri
 	case errors.As(err, &refused) && refused.ErrorCode != "":
 		out.Kind = Rejected
 		out.Sentence = fmt.Sprintf("Entra ID answered %d with the error %s: %s.", x.status, foreign(refused.ErrorCode), foreign(meaning(refused.ErrorDescription)))
-		out.Remedy = "Check client_id, secret and tenant id of the credential."
+		out.Remedy = "Check client_id, credential and tenant id in the configuration."
 	case x.broken:
 		out.Kind = Unreachable
 		out.Sentence = acc.Authority + " began an answer and did not end it."
@@ -74,6 +75,9 @@ func (e *Engine) explainCode(out *Error, acc Account, description string, foreig
 	} else {
 		out.Sentence, out.Remedy = a.words(acc, out.Audience, skew)
 		out.Sentence = strings.TrimSuffix(out.Sentence, ".") + fmt.Sprintf(" (AADSTS%d).", out.AADSTS)
+	}
+	if strings.Contains(a.remedy, "{consent}") {
+		out.ConsentURL = acc.ConsentURL()
 	}
 	if a.transient || out.Status == http.StatusTooManyRequests || out.Status >= 500 {
 		out.Kind = Unavailable

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -37,7 +38,7 @@ func contoso() Account {
 	return Account{
 		Name: "contoso", Cloud: "commercial", Authority: "https://login.example.com",
 		Tenant: contosoID, ClientID: clientID, Version: V2,
-		Secret: func() (string, error) { return canary, nil },
+		Credential: secret(func() (string, error) { return canary, nil }),
 	}
 }
 
@@ -192,3 +193,17 @@ func account(name string, id tenant.ID) Account {
 	a.Name, a.Tenant = name, id
 	return a
 }
+
+// secret is the credential of these tests: a client secret that is read for each
+// fetch.
+type secret func() (string, error)
+
+func (read secret) Proofs(context.Context, Ask) ([]Proof, error) {
+	text, err := read()
+	if err != nil {
+		return nil, err
+	}
+	return []Proof{{Name: "client secret", Form: url.Values{"client_secret": {text}}, Secrets: []string{text}}}, nil
+}
+
+func (secret) Health() Health { return Health{Kind: "client_secret"} }

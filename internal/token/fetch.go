@@ -6,10 +6,21 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/oauth2"
 )
+
+// errand is what one fetch is to bring, as it was when the fetch began.
+type errand struct {
+	account  Account
+	audience string
+	// claims are those that Microsoft's API asked for, empty for none.
+	claims string
+	// skew is the server's clock less ours by the last answer, 0 where unknown.
+	skew time.Duration
+}
 
 // outcome is what one fetch brought: a bearer or a failure, never both.
 type outcome struct {
@@ -19,76 +30,185 @@ type outcome struct {
 	skewed  bool          // skew is known
 }
 
-// fetch asks Entra ID once and judges the answer. It returns within timeout,
-// apart from the account's Secret. A panic in anything it calls is a failure
-// like others, so that renewal goes on.
-func (e *Engine) fetch(ctx context.Context, acc Account, audience string) (out outcome) {
-	fail := func(k Kind, sentence, remedy string) outcome {
-		out.bearer = nil
-		out.failure = &Error{Kind: k, Tenant: acc.Name, Audience: audience, Sentence: sentence, Remedy: remedy}
-		return out
-	}
+const fixCredential = "Correct the tenant's credential in the configuration."
+
+// fetch gets one token and judges it. It returns within the engine's timeout. A
+// panic in anything it calls is a failure like others, so that renewal goes on.
+func (e *Engine) fetch(ctx context.Context, job errand) (out outcome) {
 	defer func() {
 		if p := recover(); p != nil {
 			// The value is not shown: nobody knows what it holds.
 			stack := make([]byte, 4<<10)
 			stack = stack[:runtime.Stack(stack, false)]
-			e.log.Error().Str("tenant", acc.Name).Str("panic", fmt.Sprintf("%T", p)).Bytes("stack", stack).Msg("fetching a token panicked")
-			out = fail(Internal, "Fetching the token failed for a fault in the proxy.", "Report it with the stack from the log.")
+			e.log.Error().Str("tenant", job.account.Name).Str("panic", fmt.Sprintf("%T", p)).Bytes("stack", stack).Msg("fetching a token panicked")
+			out = job.failed(Internal, "Fetching the token failed for a fault in the proxy.", "Report it with the stack from the log.")
 		}
 	}()
-
-	const fixCredential = "Correct the tenant's credential in the configuration."
-	if acc.Secret == nil {
-		return fail(Misconfigured, "The tenant has no client secret.", fixCredential)
-	}
-	secret, err := acc.Secret()
-	if err != nil {
-		return fail(Misconfigured, "The client secret cannot be read: "+quote(err.Error(), secret)+".", "Make it readable for the proxy, or correct where the configuration looks for it.")
-	}
-	if secret == "" {
-		return fail(Misconfigured, "The client secret is empty.", "Put the secret's value into the file or variable that the configuration names.")
-	}
-	request, err := acc.request(audience, secret)
-	if err != nil {
-		return fail(Misconfigured, "Entra ID cannot be asked: "+err.Error()+".", fixCredential)
-	}
-
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
-	x := &exchange{transport: e.transport}
-	client := &http.Client{
-		Transport: x,
-		// A 307 or 308 would carry the secret to wherever it points.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	if job.account.Credential == nil {
+		return job.failed(Misconfigured, "The tenant has no credential.", fixCredential)
 	}
+	if issuer, ok := job.account.Credential.(Issuer); ok {
+		return e.issue(ctx, job, issuer)
+	}
+	out = e.prove(ctx, job)
+	if f := out.failure; f != nil && f.AADSTS == codeOutsideItsTime && out.skewed && notable(out.skew-job.skew) {
+		// The assertion was dated by a clock that this answer shows to be wrong.
+		job.skew = out.skew
+		out = e.prove(ctx, job)
+	}
+	return out
+}
+
+// prove asks Entra ID with the credential's proofs, one after the other while
+// each is rejected for itself.
+func (e *Engine) prove(ctx context.Context, job errand) outcome {
+	tokenURL, err := job.account.tokenURL()
+	if err != nil {
+		return job.failed(Misconfigured, "Entra ID cannot be asked: "+err.Error()+".", fixCredential)
+	}
+	proofs, err := job.account.Credential.Proofs(ctx, e.ask(job, tokenURL))
+	if err != nil {
+		return job.fault(ctx, e.timeout, err)
+	}
+	if len(proofs) == 0 {
+		return job.failed(Misconfigured, "The tenant's credential gives no proof.", fixCredential)
+	}
+	var out outcome
+	var first *Error
+	for _, p := range proofs {
+		if slices.Contains(p.Secrets, "") {
+			return job.failed(Misconfigured, "The "+p.Name+" is empty.", "Put its value into the file or variable that the configuration names.")
+		}
+		out = e.exchange(ctx, job, tokenURL, p)
+		if out.failure == nil {
+			return out
+		}
+		if !rejectsProof(out.failure.AADSTS) {
+			break
+		}
+		if p.Rejected != nil {
+			p.Rejected(out.failure.AADSTS)
+		}
+		if first == nil {
+			first = out.failure
+		}
+	}
+	if len(proofs) > 1 && first != nil && first != out.failure {
+		// What is told is the fault of the one that was to work.
+		first.Sentence += " The " + proofs[len(proofs)-1].Name + " does not help: " + out.failure.Sentence
+		out.failure = first
+	}
+	return out
+}
+
+func (e *Engine) ask(job errand, tokenURL string) Ask {
+	a := job.account
+	return Ask{
+		Tenant: a.Name, TenantID: a.Tenant, ClientID: a.ClientID, Authority: a.Authority, TokenURL: tokenURL,
+		Audience: job.audience, Version: a.Version, Now: e.now().time().Add(job.skew),
+	}
+}
+
+// exchange asks Entra ID once and judges the answer.
+func (e *Engine) exchange(ctx context.Context, job errand, tokenURL string, proof Proof) (out outcome) {
+	x := &exchange{transport: e.transport}
 	sent := e.now()
-	answer, err := request.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
+	answer, err := job.account.request(tokenURL, job.audience, job.claims, proof).Token(context.WithValue(ctx, oauth2.HTTPClient, x.client()))
 	if !x.date.IsZero() {
 		// The header has whole seconds: its middle is the better guess.
 		out.skew = x.date.Add(time.Second / 2).Sub(e.now().time())
 		out.skewed = true
 	}
 	if err != nil {
-		out.failure = e.explain(ctx, acc, audience, secret, x, err, out.skew)
+		out.failure = e.explain(ctx, job, proof.Secrets, x, err, out.skew)
 		return out
 	}
-	b, err := judge(answer, acc, audience, sent, x.date)
-	if err == nil && !b.live(e.now()) {
-		err = errors.New("the token's life ended on the way")
-	}
+	b, err := e.accept(ctx, job, answer, sent, x.date)
 	if err != nil {
 		remedy := "Check that the authority is Entra ID and that nothing on the way answers for it."
+		if bad, ok := errors.AsType[*badSignature](err); ok {
+			remedy = bad.remedy
+		}
 		if out.skewed && notable(out.skew) {
 			remedy += " " + skewSentence(out.skew)
 		}
-		out = fail(BadAnswer, "Entra ID answered, but not with a token that can be used: "+without(err.Error(), secret)+".", remedy)
+		out.failure = job.failed(BadAnswer, "Entra ID answered, but not with a token that can be used: "+without(err.Error(), proof.Secrets)+".", remedy).failure
 		out.failure.Status = x.status
 		return out
 	}
-	b.renewAt = b.life - jitter(b.life/5, 0.1, e.rand())
 	out.bearer = b
+	if proof.Granted != nil {
+		refresh, _ := answer.Extra("refresh_token").(string)
+		if err := proof.Granted(Grant{RefreshToken: refresh, Subject: firstOf(b.claims.UPN, b.claims.Name)}); err != nil {
+			e.log.Warn().Str("tenant", job.account.Name).Str("credential", job.account.Credential.Health().Kind).
+				Msg(without(err.Error(), append(proof.Secrets, refresh)))
+		}
+	}
 	return out
+}
+
+// issue gets a token from a machine's own endpoint, and judges it as Entra's.
+func (e *Engine) issue(ctx context.Context, job errand, issuer Issuer) outcome {
+	sent := e.now()
+	got, err := issuer.Issue(ctx, e.ask(job, ""))
+	if err != nil {
+		return job.fault(ctx, e.timeout, err)
+	}
+	answer := (&oauth2.Token{AccessToken: got.AccessToken, TokenType: "Bearer"}).
+		WithExtra(map[string]any{"expires_in": got.ExpiresIn.Seconds()})
+	b, err := e.accept(ctx, job, answer, sent, time.Time{})
+	if err != nil {
+		return job.failed(BadAnswer, "The machine's identity endpoint answered, but not with a token that can be used: "+without(err.Error(), []string{got.AccessToken})+".",
+			"Check that the identity is one of the tenant's, and that the audience is right for its cloud.")
+	}
+	return outcome{bearer: b}
+}
+
+// accept judges an answer whole, and decides when its token is renewed.
+func (e *Engine) accept(ctx context.Context, job errand, answer *oauth2.Token, sent instant, date time.Time) (*Bearer, error) {
+	b, err := judge(answer, job.account, job.audience, sent, date)
+	if err != nil {
+		return nil, err
+	}
+	if job.account.VerifySignature {
+		if err := e.keys.verify(ctx, job.account.Authority, answer.AccessToken); err != nil {
+			return nil, err
+		}
+	}
+	if !b.live(e.now()) {
+		return nil, errors.New("the token's life ended on the way")
+	}
+	b.renewAt = b.life - jitter(b.life/5, 0.1, e.rand())
+	return b, nil
+}
+
+// failed is the outcome of a fetch that brought nothing.
+func (j errand) failed(k Kind, sentence, remedy string) outcome {
+	return outcome{failure: &Error{Kind: k, Tenant: j.account.Name, Audience: j.audience, Sentence: sentence, Remedy: remedy}}
+}
+
+// fault is the outcome of a credential that gave nothing.
+func (j errand) fault(ctx context.Context, timeout time.Duration, err error) outcome {
+	if known, ok := errors.AsType[*Fault](err); ok {
+		out := j.failed(known.Kind, known.Sentence, known.Remedy)
+		out.failure.RetryAfter = min(known.RetryAfter, maxRetryAfter)
+		return out
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return j.failed(Unreachable, fmt.Sprintf("The tenant's credential could not be had within %s.", timeout), "Check what it is read from. The proxy tries again by itself.")
+	}
+	return j.failed(Misconfigured, "The tenant's credential cannot be used: "+quote(err.Error(), nil)+".", fixCredential)
+}
+
+// client sends by x. It follows no redirect: a 307 or 308 would carry the secret
+// to wherever it points.
+func (x *exchange) client() *http.Client {
+	return &http.Client{
+		Transport:     x,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // jitter spreads d by the share to either side; r is in [0, 1).

@@ -44,10 +44,10 @@ func judge(answer *oauth2.Token, acc Account, audience string, sent instant, dat
 		return nil, fmt.Errorf("the token is for tenant %s, and %s was asked for", claims.Tenant, acc.Tenant)
 	}
 	if !slices.ContainsFunc(claims.Audience, func(s string) bool { return sameAudience(s, audience) }) || len(claims.Audience) != 1 {
-		return nil, fmt.Errorf("the token is for audience %s, and %s was asked for", quote(strings.Join(claims.Audience, " "), ""), audience)
+		return nil, fmt.Errorf("the token is for audience %s, and %s was asked for", quote(strings.Join(claims.Audience, " "), nil), audience)
 	}
-	if claims.AppID != "" && !strings.EqualFold(claims.AppID, acc.ClientID) {
-		return nil, fmt.Errorf("the token is for application %s, and %s asked for it", quote(claims.AppID, ""), acc.ClientID)
+	if acc.ClientID != "" && claims.AppID != "" && !strings.EqualFold(claims.AppID, acc.ClientID) {
+		return nil, fmt.Errorf("the token is for application %s, and %s asked for it", quote(claims.AppID, nil), acc.ClientID)
 	}
 	if !claims.IssuedAt.IsZero() {
 		life = min(life, claims.Expiry.Sub(claims.IssuedAt))

@@ -96,8 +96,10 @@ func TestARemedyTellsOfAWrongClockWhereItMatters(t *testing.T) {
 		{"700024", 0, "Set this machine's clock (NTP)."},
 	} {
 		inBubble(t, func(t *testing.T) {
-			f := &entra{respond: func(int, map[string]string) (*http.Response, error) {
-				time.Sleep(500 * time.Millisecond) // the Date header drops them
+			f := &entra{respond: func(n int, _ map[string]string) (*http.Response, error) {
+				// Half a second past a whole one, which the Date header drops. A notable
+				// difference makes a second request.
+				time.Sleep(time.Duration(n) * 500 * time.Millisecond)
 				return refusal(401, c.code, "Client assertion is not within its valid time range."), nil
 			}}
 			e := New(Options{Transport: f, Log: quiet})
@@ -145,7 +147,7 @@ func TestRefusalsWithoutACode(t *testing.T) {
 }
 
 func TestAForeignTextIsCutBetweenCharacters(t *testing.T) {
-	got := quote(strings.Repeat("é", 400), "")
+	got := quote(strings.Repeat("é", 400), nil)
 	if want := `"` + strings.Repeat("é", maxQuote/2) + `…"`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

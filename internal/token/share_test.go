@@ -319,12 +319,12 @@ func TestAPanicInAFetchIsAFailureLikeOthers(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		calls := 0
 		a := contoso()
-		a.Secret = func() (string, error) {
+		a.Credential = secret(func() (string, error) {
 			if calls++; calls == 1 {
 				panic("at the disco, with " + canary)
 			}
 			return canary, nil
-		}
+		})
 		e := running(t, Options{Transport: &entra{}, Log: quiet})
 		s := e.Source(a, mde)
 		mustFail(t, s, Internal)

@@ -21,6 +21,10 @@ const (
 	// every token would else make a fetch of each request.
 	maxDrops   = 5
 	dropWindow = time.Minute
+
+	// recheck is how long a source may go without a fetch. A credential that
+	// stopped working meanwhile is then told of before somebody needs it.
+	recheck = 12 * time.Hour
 )
 
 // Source gives the tokens of one account for one audience. Engine.Source makes
@@ -30,6 +34,7 @@ type Source struct {
 	engine   *Engine
 	audience string
 	current  atomic.Pointer[Bearer] // written under engine.mu
+	gone     chan struct{}          // closed when Engine.Keep forgot the source
 
 	// What follows is guarded by engine.mu.
 
@@ -52,11 +57,15 @@ type Source struct {
 	failures int  // in a row
 
 	fetches, failed uint64
+	fetched         instant // when the last of them ended
 	skew            time.Duration
 	skewed          bool
 
 	firstDrop instant
 	drops     int // since firstDrop, within dropWindow
+
+	// claims are those that the next token is asked for with, empty for none.
+	claims string
 }
 
 // flight is one fetch that any number of callers wait for.
@@ -116,6 +125,8 @@ func (s *Source) Bearer(ctx context.Context) (*Bearer, error) {
 			// waiter slept.
 		case <-s.engine.stopped:
 			return nil, s.stopped()
+		case <-s.gone:
+			return nil, s.forgotten()
 		case <-ctx.Done():
 			return nil, fmt.Errorf("token: tenant %s, audience %s: stopped waiting for a token: %w", s.name(), s.audience, ctx.Err())
 		}
@@ -128,6 +139,9 @@ func (s *Source) join() (*flight, error) {
 	e := s.engine
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if s.isGone() {
+		return nil, s.forgottenLocked()
+	}
 	now := e.now()
 	if b := s.current.Load(); b != nil && b.live(now) {
 		return nil, nil
@@ -156,7 +170,13 @@ func (s *Source) join() (*flight, error) {
 //
 // It drops no more than five tokens a minute. Past that the token stays: a
 // caller who gets the same Bearer again has Microsoft's last word on it.
-func (s *Source) Invalidate(b *Bearer) {
+func (s *Source) Invalidate(b *Bearer) { s.Challenge(b, "") }
+
+// Challenge is Invalidate for a 401 that names claims, as ClaimsChallenge reads
+// them: the next token is asked for with those (continuous access evaluation,
+// learn.microsoft.com/entra/identity-platform/claims-challenge). They are
+// forgotten once such a token has come or Entra ID has refused it.
+func (s *Source) Challenge(b *Bearer, claims string) {
 	if b == nil {
 		return
 	}
@@ -173,13 +193,33 @@ func (s *Source) Invalidate(b *Bearer) {
 	if s.drops < maxDrops {
 		s.drops++
 		s.current.Store(nil)
+		if claims != "" {
+			s.claims = claims
+		}
+	}
+}
+
+// lapse lets go of a dead token: a tenant that nobody asks for then takes a few
+// hundred bytes. engine.mu is held.
+func (s *Source) lapse(now instant) {
+	b := s.current.Load()
+	if b == nil || b.live(now) {
+		return
+	}
+	s.current.Store(nil)
+	if s.last == b {
+		s.last = &Bearer{acquired: b.acquired, life: b.life, used: b.used}
 	}
 }
 
 // record takes over what a fetch brought and returns how long until the next.
 // engine.mu is held.
-func (s *Source) record(out outcome, now instant) time.Duration {
+func (s *Source) record(job errand, out outcome, now instant) time.Duration {
 	s.fetches++
+	s.fetched = now
+	if job.claims == s.claims && (out.failure == nil || out.failure.Kind == Rejected) {
+		s.claims = ""
+	}
 	if out.skewed {
 		s.skew, s.skewed = out.skew, true
 	}
@@ -229,6 +269,9 @@ func (s *Source) wanted(now instant) bool {
 	if s.last != nil && s.last.used.Load() && now.since(s.last.acquired) < s.last.life+idleAfter {
 		return true
 	}
+	if s.fetches > 0 && now.since(s.fetched) >= recheck {
+		return true
+	}
 	return s.waiting && now.since(s.asked) < idleAfter
 }
 
@@ -242,6 +285,28 @@ func (s *Source) name() string {
 	s.engine.mu.Lock()
 	defer s.engine.mu.Unlock()
 	return s.account.Name
+}
+
+func (s *Source) isGone() bool {
+	select {
+	case <-s.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *Source) forgotten() *Error {
+	s.engine.mu.Lock()
+	defer s.engine.mu.Unlock()
+	return s.forgottenLocked()
+}
+
+func (s *Source) forgottenLocked() *Error {
+	return &Error{
+		Kind: Stopped, Tenant: s.account.Name, Audience: s.audience,
+		Sentence: "The tenant, or this credential of it, was taken out of the configuration.", Remedy: "Ask again for a tenant that is configured.",
+	}
 }
 
 func (s *Source) stopped() *Error {

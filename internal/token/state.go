@@ -12,6 +12,9 @@ type State struct {
 	ClientID string `json:"client_id"`
 	Audience string `json:"audience"`
 
+	// Credential is what is known of the credential.
+	Credential Health `json:"credential"`
+
 	// Live says there is a token that may be handed out now. What follows
 	// describes it, and is zero when there is none.
 	Live      bool          `json:"live"`
@@ -49,6 +52,7 @@ func (s *Source) State() State {
 	defer e.mu.Unlock()
 	now := e.now()
 	st := State{
+		Credential:    s.health(),
 		Tenant:        s.account.Name,
 		Cloud:         s.account.Cloud,
 		ClientID:      s.account.ClientID,
@@ -77,4 +81,11 @@ func (s *Source) State() State {
 		st.NextFetch = now.time().Add(max(s.due(now), 0))
 	}
 	return st
+}
+
+func (s *Source) health() Health {
+	if s.account.Credential == nil {
+		return Health{}
+	}
+	return s.account.Credential.Health()
 }

@@ -333,10 +333,10 @@ func TestAnAccountThatCannotBeUsedSendsNothing(t *testing.T) {
 		change func(*Account)
 		want   string
 	}{
-		"no secret":       {func(a *Account) { a.Secret = nil }, "no client secret"},
-		"an empty secret": {func(a *Account) { a.Secret = func() (string, error) { return "", nil } }, "is empty"},
+		"no credential":   {func(a *Account) { a.Credential = nil }, "no credential"},
+		"an empty secret": {func(a *Account) { a.Credential = secret(func() (string, error) { return "", nil }) }, "is empty"},
 		"a secret that cannot be read": {func(a *Account) {
-			a.Secret = func() (string, error) { return "", fmt.Errorf("open /run/s: permission denied") }
+			a.Credential = secret(func() (string, error) { return "", fmt.Errorf("open /run/s: permission denied") })
 		}, "open /run/s: permission denied"},
 		"plain http to another machine":     {func(a *Account) { a.Authority = "http://login.example.com" }, "in the clear"},
 		"another scheme":                    {func(a *Account) { a.Authority = "ftp://login.example.com" }, "neither https nor http"},

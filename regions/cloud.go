@@ -38,6 +38,9 @@ type Cloud struct {
 	// Audiences are the resource URIs that tokens are asked for, by service.
 	// The audience goes with the service, never with the host.
 	Audiences map[Service]string
+	// Assumed says, for a service whose audience Microsoft states on no page, what
+	// the one in Audiences is taken from. Nil where all are documented.
+	Assumed map[Service]string
 	// BlobHosts are the hosts that download links may name; a leading "*."
 	// stands for one or more labels.
 	BlobHosts []string
@@ -83,9 +86,8 @@ var commercialRegions = []Name{US, EU, UK, AU, SWA, INA, AEA}
 // and its sibling for Defender XDR, the government hosts from "Microsoft
 // Defender for Endpoint for US Government customers"
 // (learn.microsoft.com/defender-endpoint, stored copies read 2026-11).
-// Government audiences are stated on no page: the API host itself is INFERRED
-// from a tool of Microsoft's and can be overridden under clouds: in the
-// configuration.
+// Government audiences are stated on no page: they are marked in Assumed and can
+// be overridden under clouds: in the configuration.
 func Clouds() []Cloud {
 	regional := func() map[Name]string {
 		m := make(map[Name]string, len(commercialRegions))
@@ -123,15 +125,22 @@ func Clouds() []Cloud {
 				"graph": one("https://graph.microsoft.com"),
 			},
 			Audiences: map[Service]string{
-				"mde":   "https://api-gcc.securitycenter.microsoft.us", // INFERRED
-				"xdr":   "https://api-gcc.security.microsoft.us",       // INFERRED
+				"mde":   "https://api-gcc.securitycenter.microsoft.us",
+				"xdr":   "https://api-gcc.security.microsoft.us",
 				"graph": "https://graph.microsoft.com",
 			},
+			Assumed:   assumed(),
 			BlobHosts: append(blobs, usBlobs...),
 		},
 		government("gcc-high", "https://graph.microsoft.us", usBlobs),
 		government("dod", "https://dod-graph.microsoft.us", usBlobs),
 	}
+}
+
+// assumed marks the government's audiences of mde and xdr.
+func assumed() map[Service]string {
+	const from = "the API's own host, as a tool of Microsoft's asks for it"
+	return map[Service]string{"mde": from, "xdr": from}
 }
 
 // government describes GCC High and DoD, which share all but Graph.
@@ -146,10 +155,11 @@ func government(name, graph string, blobs []string) Cloud {
 			"graph": one(graph),
 		},
 		Audiences: map[Service]string{
-			"mde":   "https://api-gov.securitycenter.microsoft.us", // INFERRED
-			"xdr":   "https://api-gov.security.microsoft.us",       // INFERRED
+			"mde":   "https://api-gov.securitycenter.microsoft.us",
+			"xdr":   "https://api-gov.security.microsoft.us",
 			"graph": graph,
 		},
+		Assumed:   assumed(),
 		BlobHosts: blobs,
 	}
 }

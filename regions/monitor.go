@@ -143,10 +143,11 @@ type endpointKey struct {
 }
 
 // health is what is known of one endpoint. The Monitor's mutex guards
-// all but failures and wake.
+// all but failures, wake and gone.
 type health struct {
 	failures  atomic.Int32  // in a row; written under the mutex
 	wake      chan struct{} // capacity 1: due has changed
+	gone      chan struct{} // closed when Keep forgot the endpoint
 	watched   bool          // has a prober
 	out       bool
 	since     time.Time
@@ -227,6 +228,35 @@ func (m *Monitor) unwatched() []Endpoint {
 		}
 	}
 	return fresh
+}
+
+// Keep forgets every Pool but those given, and the endpoints that none of these
+// has: a probe under way ends, no further one begins, and Snapshot tells of them
+// no more. Requests that still go through a forgotten Pool find the order that it
+// had last.
+func (m *Monitor) Keep(pools []*Pool) {
+	keep := make(map[*Pool]bool, len(pools))
+	for _, p := range pools {
+		keep[p] = true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	used := make(map[*health]bool)
+	for key, p := range m.pools {
+		if !keep[p] {
+			delete(m.pools, key)
+			continue
+		}
+		for _, e := range p.endpoints {
+			used[e.health] = true
+		}
+	}
+	for key, e := range m.endpoints {
+		if !used[e.health] {
+			delete(m.endpoints, key)
+			close(e.health.gone)
+		}
+	}
 }
 
 // Report tells how a request to e, an Endpoint of this Monitor's pools, fared.

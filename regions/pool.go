@@ -161,7 +161,7 @@ func (m *Monitor) endpoint(s Service, n Name, base *url.URL) Endpoint {
 	if !ok {
 		e = Endpoint{
 			Service: s, Region: n, URL: base,
-			health: &health{since: time.Now(), wake: make(chan struct{}, 1)},
+			health: &health{since: time.Now(), wake: make(chan struct{}, 1), gone: make(chan struct{})},
 		}
 		m.endpoints[key] = e
 	}

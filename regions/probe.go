@@ -13,7 +13,7 @@ import (
 // longer one costs the connection, and with it the warmth of the next probe.
 const maxProbeBody = 64 << 10
 
-// watch probes e whenever that is due, until ctx ends.
+// watch probes e whenever that is due, until ctx ends or e is forgotten.
 func (m *Monitor) watch(ctx context.Context, e Endpoint, slots chan struct{}) {
 	for ctx.Err() == nil {
 		m.mu.Lock()
@@ -22,12 +22,16 @@ func (m *Monitor) watch(ctx context.Context, e Endpoint, slots chan struct{}) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-e.health.gone:
+			return
 		case <-e.health.wake:
 			continue
 		case <-time.After(wait):
 		}
 		select {
 		case <-ctx.Done():
+			return
+		case <-e.health.gone:
 			return
 		case slots <- struct{}{}:
 		}

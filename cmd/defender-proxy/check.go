@@ -37,6 +37,9 @@ Exits with 1 when anything is wrong.`,
 				return err
 			}
 			r := checkReport{File: file, Warnings: lines(cfg.Warnings)}
+			for _, i := range cfg.Impaired {
+				r.Faults = append(r.Faults, i.Fault.String())
+			}
 			if online {
 				err := c.online(cmd.Context(), file, func(ctx context.Context, p *parts) error {
 					tenants := p.tenants

@@ -1,14 +1,10 @@
 package config
 
 import (
-	"maps"
 	"net/netip"
-	"slices"
 	"time"
 
-	"defender-proxy/internal/tenant"
 	"defender-proxy/policy"
-	"defender-proxy/regions"
 )
 
 // Config is a whole configuration, validated. It is not changed once Load or
@@ -33,8 +29,19 @@ type Config struct {
 	// one group called local, from 127.0.0.0/8 and ::1/128, with read and hunt.
 	Clients []ClientGroup `yaml:"clients"`
 
-	// Whose data may be asked for. At least one.
-	Tenants []Tenant `yaml:"tenants" required:"at least one tenant with name, id and credential"`
+	// Whose data may be asked for. At least one, here or in tenants_dir.
+	Tenants []Tenant `yaml:"tenants"`
+
+	// What tenants have in common: a tenant that leaves a key out takes it from
+	// here, for each key on its own. Lists are replaced, not joined. A tenant that
+	// names a kind of proof takes none of the kinds given here.
+	TenantDefaults TenantDefaults `yaml:"tenant_defaults"`
+
+	// A folder with one file a tenant, NAME.yaml or NAME.yml, each the mapping that
+	// an entry of tenants is; a name left out is the file's. At most 10,000 files
+	// of up to 64KiB. Names that begin with a dot are passed over. Relative paths
+	// in such a file start at the file's own folder. Default none.
+	TenantsDir string `yaml:"tenants_dir" kind:"path"`
 
 	// Request headers to let through to Microsoft beyond the fixed list. Default
 	// none. Headers that carry credentials, framing, routing or another method
@@ -75,6 +82,14 @@ type Config struct {
 
 	// Warnings are what is allowed but unwise, sorted by position.
 	Warnings Faults `yaml:"-"`
+
+	// Impaired is what keeps single tenants from getting tokens while the others
+	// go on: files and variables of their credentials, as they were when the
+	// configuration was read. In the order of Tenants.
+	Impaired []Impairment `yaml:"-"`
+
+	// sources are the files and folders that the configuration was read from.
+	sources []string
 }
 
 // Listener is one address that callers connect to.
@@ -150,65 +165,6 @@ type ClientGroup struct {
 	// allow.
 	Deny []string `yaml:"deny"`
 }
-
-// Tenant is one Entra directory and the application that the proxy is in it.
-type Tenant struct {
-	// What paths (/t/NAME), groups and the audit record call the tenant: a-z,
-	// 0-9 and hyphens.
-	Name string `yaml:"name" required:"a name such as contoso"`
-
-	// The directory's id, a GUID.
-	ID tenant.ID `yaml:"id" required:"the GUID of the directory"`
-
-	// The cloud that the directory lives in: commercial, gcc, gcc-high, dod, or
-	// one from clouds. Default commercial.
-	Cloud string `yaml:"cloud" default:"commercial"`
-
-	// How the proxy proves to Entra ID who it is.
-	Credential Credential `yaml:"credential" required:"client_id and client_secret"`
-
-	// Where the tenant's requests may go.
-	Regions TenantRegions `yaml:"regions"`
-
-	// Which API answers the old hunting calls. Default legacy: the one they name.
-	Hunting string `yaml:"hunting" default:"legacy" oneof:"legacy"`
-}
-
-// Credential is an application of Entra ID and its proof.
-type Credential struct {
-	// The application's id, a GUID.
-	ClientID string `yaml:"client_id" kind:"guid" required:"the GUID of the application"`
-
-	// The application's secret: the name of an environment variable, or a file.
-	// Never the secret itself.
-	ClientSecret Secret `yaml:"client_secret"`
-
-	// The token endpoint's version: v1 sends resource=, v2 sends scope=. Default
-	// v2.
-	TokenVersion TokenVersion `yaml:"token_version" default:"v2" oneof:"v1 v2"`
-}
-
-// TokenVersion is the version of Entra's token endpoint.
-type TokenVersion string
-
-// The versions of Entra's token endpoint.
-const (
-	TokenV1 TokenVersion = "v1" // resource=
-	TokenV2 TokenVersion = "v2" // scope=
-)
-
-// TenantRegions is where a tenant's requests may go.
-type TenantRegions struct {
-	// The regions that requests may go to; no failover leaves them. Default all
-	// of the cloud.
-	Allow []regions.Name `yaml:"allow"`
-
-	// The region to use while it is healthy, or auto. Default auto: the nearest.
-	Prefer regions.Name `yaml:"prefer" default:"auto"`
-}
-
-// Auto is the value of TenantRegions.Prefer that means the nearest region.
-const Auto regions.Name = "auto"
 
 // Policy is what holds for all client groups.
 type Policy struct {
@@ -340,6 +296,10 @@ type Limits struct {
 	// most half of them, loopback all. Default 512; from 1 to 100000.
 	MaxInFlight int `yaml:"max_in_flight" default:"512" min:"1" max:"100000"`
 
+	// Requests for tokens under way at once, of all tenants together. Default 16;
+	// from 1 to 256.
+	TokenConcurrency int `yaml:"token_concurrency" default:"16" min:"1" max:"256"`
+
 	// The length of a request's body. Default 32MiB; from 1KiB to 1GiB.
 	MaxRequestBytes int64 `yaml:"max_request_bytes" kind:"size" default:"32MiB" min:"1KiB" max:"1GiB"`
 
@@ -358,55 +318,4 @@ type Limits struct {
 	// How long requests under way may go on once the proxy was told to stop.
 	// Default 30s; from 0s to 10m.
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" default:"30s" min:"0s" max:"10m"`
-}
-
-// Cloud is a cloud of the operator's own.
-type Cloud struct {
-	// What tenants call the cloud: a-z, 0-9 and hyphens.
-	Name string `yaml:"name" required:"a name such as lab"`
-
-	// The base URL of Entra ID there, without a path. Plain http:// on a loopback
-	// address only.
-	Authority string `yaml:"authority" kind:"endpoint" required:"a URL such as https://login.lab.example"`
-
-	// The base URLs of the APIs, by service (mde, xdr, graph) and region, without
-	// a path. Plain http:// on a loopback address only.
-	Endpoints map[regions.Service]map[regions.Name]string `yaml:"endpoints" kind:"endpoint" required:"the URLs of at least one service"`
-
-	// The resource URIs that tokens are asked for, by service.
-	Audiences map[regions.Service]string `yaml:"audiences" kind:"audience" required:"the audience of each service with endpoints"`
-
-	// The hosts that download links may name; *. at the start stands for one or
-	// more labels. Default none. Plain http:// on a loopback address only.
-	BlobHosts []string `yaml:"blob_hosts"`
-}
-
-// Cloud finds a cloud by its name, the operator's own before those that are
-// built in. The value is the caller's.
-func (c *Config) Cloud(name string) (regions.Cloud, bool) {
-	for _, own := range c.Clouds {
-		if own.Name == name {
-			return own.cloud(), true
-		}
-	}
-	for _, known := range regions.Clouds() {
-		if known.Name == name {
-			return known, true
-		}
-	}
-	return regions.Cloud{}, false
-}
-
-func (c Cloud) cloud() regions.Cloud {
-	endpoints := make(map[regions.Service]map[regions.Name]string, len(c.Endpoints))
-	for s, urls := range c.Endpoints {
-		endpoints[s] = maps.Clone(urls)
-	}
-	return regions.Cloud{
-		Name:      c.Name,
-		Authority: c.Authority,
-		Endpoints: endpoints,
-		Audiences: maps.Clone(c.Audiences),
-		BlobHosts: slices.Clone(c.BlobHosts),
-	}
 }

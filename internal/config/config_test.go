@@ -112,11 +112,13 @@ func TestWhatIsLeftOutHasTheDefaultsOfTheDesign(t *testing.T) {
 		Cache: Cache{MaxBytes: 64 << 20},
 		Audit: Audit{File: Stdout, Writes: WritesRequired},
 		Limits: Limits{
-			MaxInFlight: 512, MaxRequestBytes: 32 << 20, HeaderBytes: 32 << 10, ReadHeaderTimeout: 10 * time.Second,
+			MaxInFlight: 512, TokenConcurrency: 16, MaxRequestBytes: 32 << 20, HeaderBytes: 32 << 10, ReadHeaderTimeout: 10 * time.Second,
 			IdleTimeout: 120 * time.Second, ShutdownTimeout: 30 * time.Second,
 		},
-		Store: "memory",
+		Store:   "memory",
+		sources: []string{"config.yaml"},
 	}
+	got.TenantDefaults = TenantDefaults{} // Tenants hold what it says
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
 	}
@@ -261,7 +263,7 @@ policy:
 func TestAValueThatAsksForNothingUnbuiltPasses(t *testing.T) {
 	for _, text := range []string{
 		"quota: {enforce: false}", "quota: {max_wait: 9s, share: fair, enforce: false}", "relay: {downloads: false}",
-		"relay: {}", "cache: {}", "cache: {ttl: {}, max_bytes: 1MiB}", "store: memory", "tenant_defaults: {}",
+		"relay: {}", "cache: {}", "cache: {ttl: {}, max_bytes: 1MiB}", "store: memory", "tenant_defaults: {}", "tenant_defaults: {hunting: legacy}",
 		"clients: [{name: a, from: [127.0.0.1], headers: {}}]", "quota: {}",
 	} {
 		t.Run(text, func(t *testing.T) { parsed(t, minimal+text+"\n", contosoEnv) })
@@ -359,6 +361,7 @@ func TestASecretResolvesToItsValueAlone(t *testing.T) {
 		{name: "a file with a line end of Windows", secret: file("windows", marker+"\r\n"), want: marker},
 		{name: "a file with two line ends keeps one", secret: file("two", marker+"\n\n"), want: marker + "\n"},
 		{name: "nothing", fails: "neither env nor file"},
+		{name: "a secret in Key Vault", secret: Secret{KeyVault: "https://v.vault.azure.net/secrets/s"}, fails: "the Key Vault secret https://v.vault.azure.net/secrets/s is not read from here"},
 		{name: "both", secret: Secret{Env: "PLAIN", File: "x"}, fails: "exactly one"},
 		{name: "a variable that is not set", secret: Secret{Env: "NOT_SET"}, fails: "the environment variable NOT_SET is not set"},
 		{name: "a variable that is empty", secret: Secret{Env: "EMPTY"}, fails: "the environment variable EMPTY is empty"},

@@ -19,18 +19,17 @@ type decoder struct {
 
 // rules are the tags of a field; see Config.
 type rules struct {
-	kind, def, min, max, required string
-	oneof                         []string
+	kind, def, min, max string
+	oneof               []string
 }
 
 func rulesOf(f reflect.StructField) rules {
 	return rules{
-		kind:     f.Tag.Get("kind"),
-		def:      f.Tag.Get("default"),
-		min:      f.Tag.Get("min"),
-		max:      f.Tag.Get("max"),
-		required: f.Tag.Get("required"),
-		oneof:    strings.Fields(f.Tag.Get("oneof")),
+		kind:  f.Tag.Get("kind"),
+		def:   f.Tag.Get("default"),
+		min:   f.Tag.Get("min"),
+		max:   f.Tag.Get("max"),
+		oneof: strings.Fields(f.Tag.Get("oneof")),
 	}
 }
 
@@ -71,7 +70,7 @@ func (d *decoder) decode(n *yaml.Node, path string, v reflect.Value, r rules) {
 		return // refused already
 	case n.Kind == yaml.ScalarNode && v.Type() == reflect.TypeFor[Secret]():
 		// What stands here may be the secret itself.
-		d.fault(path, "a secret is not written into the configuration; name where it is: {env: NAME} or {file: PATH}")
+		d.fault(path, "a secret is not written into the configuration; name where it is: %s", secretForms(r.kind))
 		return
 	case v.Kind() == reflect.Pointer:
 		fresh := reflect.New(v.Type().Elem())
@@ -124,18 +123,25 @@ func (d *decoder) expect(n *yaml.Node, kind yaml.Kind, path string) bool {
 func (d *decoder) decodeStruct(n *yaml.Node, path string, v reflect.Value) {
 	fields := make(map[string]int)
 	var keys []string
+	secret := v.Type() == reflect.TypeFor[Secret]()
 	for i := range v.NumField() {
 		if key := keyOf(v.Type().Field(i)); key != "" {
 			fields[key] = i
 			keys = append(keys, key)
 		}
 	}
-	meant := make(map[string]bool) // by keys that were misspelt
 	d.eachKey(n, path, func(key string, at mark, value *yaml.Node) {
 		child := join(path, key)
 		i, known := fields[key]
 		if !known && !unbuiltKey(child) {
-			meant[nearest(key, keys)] = true
+			if word := nearest(key, keys); word != "" {
+				d.meant[join(path, word)] = true
+			}
+			if secret {
+				// {SECRET} is a mapping with a key, too.
+				d.faultAt(at, path, "has a key that is not shown, because it may be the secret; known are %s%s", strings.Join(keys, ", "), didYouMean(key, keys))
+				return
+			}
 			d.faultAt(at, child, "unknown key%s; known are %s", didYouMean(key, keys), strings.Join(keys, ", "))
 			return
 		}
@@ -146,9 +152,9 @@ func (d *decoder) decodeStruct(n *yaml.Node, path string, v reflect.Value) {
 		d.decode(value, child, v.Field(i), rulesOf(v.Type().Field(i)))
 	})
 	for i := range v.NumField() {
-		key, r := keyOf(v.Type().Field(i)), rulesOf(v.Type().Field(i))
-		if child := join(path, key); r.required != "" && !d.given(child) && !meant[key] {
-			d.fault(child, "is missing; it needs %s", r.required)
+		f := v.Type().Field(i)
+		if needs := f.Tag.Get("required"); needs != "" {
+			d.missing(join(path, keyOf(f)), needs)
 		}
 	}
 }
@@ -175,7 +181,7 @@ func (d *decoder) decodeList(n *yaml.Node, path string, v reflect.Value, r rules
 			return
 		}
 		child := fmt.Sprintf("%s[%d]", path, i)
-		d.marks[child] = mark{line: item.Line, column: item.Column}
+		d.marks[child] = d.here(item)
 		elem := fresh.Index(i)
 		if elem.Kind() == reflect.Struct && !isScalar(elem.Type()) {
 			setDefaults(elem)
@@ -196,7 +202,7 @@ func (d *decoder) eachKey(n *yaml.Node, path string, f func(key string, at mark,
 			return
 		}
 		k, value := n.Content[i], n.Content[i+1]
-		at := mark{line: k.Line, column: k.Column}
+		at := d.here(k)
 		switch {
 		case k.Kind == yaml.AliasNode || k.Tag == "!!merge":
 			continue // refused already
@@ -222,6 +228,10 @@ func (d *decoder) decodeScalar(n *yaml.Node, path string, v reflect.Value, r rul
 		d.fromEnvironment(path, n.Value)
 	}
 	found := d.show(path, text)
+	if r.kind == kindVault {
+		// It may well be the secret itself.
+		found = "the value, which is not shown,"
+	}
 	if !used {
 		if reason := wrongType(n, v); reason != "" {
 			d.fault(path, "%s %s", found, reason)

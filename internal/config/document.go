@@ -14,19 +14,30 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// maxFileBytes bounds a configuration file: some ten thousand tenants.
-const maxFileBytes = 4 << 20
+// form is what a file holds, and how much of it.
+type form struct {
+	bytes       int
+	size        string // bytes in words
+	what, needs string
+	such        string // a key that it has
+}
+
+// The configuration file, which holds some ten thousand tenants, and a tenant's.
+var (
+	wholeForm  = form{4 << 20, "4MiB", "a configuration", "at least one tenant, config.example.yaml shows every key", "tenants"}
+	tenantForm = form{64 << 10, "64KiB", "a tenant", "its id and its credential, as an entry of tenants does", "id"}
+)
 
 // document reads the one YAML document of a file. It gives nil when a fault
 // keeps the rest from being understood.
-func (r *report) document(data []byte) *yaml.Node {
-	if !r.plainText(data) {
+func (r *report) document(data []byte, want form) *yaml.Node {
+	if !r.plainText(data, want) {
 		return nil
 	}
 	docs := yaml.NewDecoder(bytes.NewReader(data))
 	root, err := next(docs)
 	if err == io.EOF || err == nil && empty(root) {
-		r.faultAt(mark{}, "", "the file is empty; a configuration needs at least one tenant, config.example.yaml shows every key")
+		r.faultAt(r.line(0), "", "the file is empty; %s needs %s", want.what, want.needs)
 		return nil
 	}
 	if err != nil {
@@ -35,7 +46,7 @@ func (r *report) document(data []byte) *yaml.Node {
 	}
 	switch second, err := next(docs); {
 	case err == nil:
-		r.faultAt(mark{line: second.Line, column: second.Column}, "", "a second YAML document begins here; a configuration is one")
+		r.faultAt(r.here(second), "", "a second YAML document begins here; %s is one", want.what)
 		return nil
 	case err != io.EOF:
 		r.syntax(data, err)
@@ -44,7 +55,7 @@ func (r *report) document(data []byte) *yaml.Node {
 	content := root.Content[0]
 	r.refuseTricks(content)
 	if content.Kind != yaml.MappingNode {
-		r.faultAt(mark{line: content.Line, column: content.Column}, "", "the file holds %s; a configuration is a mapping of keys such as tenants", kindName(content))
+		r.faultAt(r.here(content), "", "the file holds %s; %s is a mapping of keys such as %s", kindName(content), want.what, want.such)
 		return nil
 	}
 	return content
@@ -65,21 +76,25 @@ func next(docs *yaml.Decoder) (doc *yaml.Node, err error) {
 	return doc, nil
 }
 
+// line is a line of the file that is being read, 0 for the whole of it.
+func (r *report) line(n int) mark { return mark{file: r.reading, line: n} }
+
 func empty(doc *yaml.Node) bool {
 	return len(doc.Content) == 0 || doc.Content[0].Kind == yaml.ScalarNode && doc.Content[0].Value == ""
 }
 
 // plainText refuses what no editor shows: bytes that are not UTF-8, controls,
 // and tabs where YAML counts spaces.
-func (r *report) plainText(data []byte) bool {
-	if len(data) > maxFileBytes {
-		r.faultAt(mark{}, "", "the file has %d bytes; at most %d (4MiB) are read", len(data), maxFileBytes)
+func (r *report) plainText(data []byte, want form) bool {
+	if len(data) > want.bytes {
+		r.faultAt(r.line(0), "", "the file has %d bytes; at most %d (%s) are read", len(data), want.bytes, want.size)
 		return false
 	}
 	line, column, indent := 1, 1, true
 	for len(data) > 0 {
 		c, n := utf8.DecodeRune(data)
-		here := mark{line: line, column: column}
+		here := r.line(line)
+		here.column = column
 		switch {
 		case c == utf8.RuneError && n == 1:
 			r.faultAt(here, "", "the byte 0x%02X is not UTF-8; save the file as UTF-8", data[0])
@@ -118,7 +133,7 @@ func (r *report) syntax(data []byte, err error) {
 	if m := yamlAnchor.FindStringSubmatch(text); m != nil {
 		// The parser does not say where; aliases are refused in any case.
 		before, _, _ := bytes.Cut(data, []byte("*"+m[1]))
-		r.faultAt(mark{line: 1 + bytes.Count(before, []byte("\n"))}, "", "the alias %s is not allowed; write the value out, in quotes if it begins with *", quote("*"+m[1]))
+		r.faultAt(r.line(1+bytes.Count(before, []byte("\n"))), "", "the alias %s is not allowed; write the value out, in quotes if it begins with *", quote("*"+m[1]))
 		return
 	}
 	lines := bytes.Split(data, []byte("\n"))
@@ -127,13 +142,13 @@ func (r *report) syntax(data []byte, err error) {
 	if flowTrouble.Match(lines[line-1]) {
 		hint = "; within [ ] or { }, ${NAME} needs quotes"
 	}
-	r.faultAt(mark{line: line}, "", "not valid YAML, in this line or just before it: %s%s", text, hint)
+	r.faultAt(r.line(line), "", "not valid YAML, in this line or just before it: %s%s", text, hint)
 }
 
 // refuseTricks refuses what makes YAML mean something else than it shows.
 // Aliases also make small files large.
 func (r *report) refuseTricks(n *yaml.Node) {
-	here := mark{line: n.Line, column: n.Column}
+	here := r.here(n)
 	switch {
 	case n.Kind == yaml.AliasNode:
 		r.faultAt(here, "", "aliases (*%s) are not allowed; write the value out", shortKey(n.Value))
@@ -144,7 +159,7 @@ func (r *report) refuseTricks(n *yaml.Node) {
 	}
 	for i, c := range n.Content {
 		if n.Kind == yaml.MappingNode && i%2 == 0 && c.Tag == "!!merge" {
-			r.faultAt(mark{line: c.Line, column: c.Column}, "", "merge keys (<<) are not allowed; write the values out")
+			r.faultAt(r.here(c), "", "merge keys (<<) are not allowed; write the values out")
 		}
 		r.refuseTricks(c)
 	}

@@ -52,10 +52,10 @@ func TestTheExampleLoadsAndHoldsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Warnings) > 0 {
-		t.Errorf("warnings: %v", got.Warnings)
+	if len(got.Warnings) > 0 || len(got.Impaired) > 0 {
+		t.Errorf("warnings: %v, impaired: %v", got.Warnings, got.Impaired)
 	}
-	least, err := Parse("least.yaml", []byte(minimal), contosoEnv.lookup)
+	least, err := Parse(examplePath, []byte(minimal), contosoEnv.lookup)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,16 +67,59 @@ func TestTheExampleLoadsAndHoldsTheDefaults(t *testing.T) {
 	}
 }
 
-// builtExample is the example with everything uncommented that is built, and the
-// path of a configuration beside which its files are.
-func builtExample(t *testing.T) (path, text string) {
+// alternative is a key of the example that may stand only where others do not.
+type alternative struct {
+	first, end int      // its lines
+	of         []string // the keys that it replaces
+}
+
+// alternatives finds the keys with "instead of", but for "instead of the above".
+func alternatives(lines []string) (all []alternative) {
+	for i, line := range lines {
+		_, of, found := strings.Cut(line, alternativeNote+" ")
+		if found && of != "the above" && leftOut.MatchString(line) {
+			all = append(all, alternative{i, blockEnd(lines, i), strings.Split(of, ", ")})
+		}
+	}
+	return all
+}
+
+// blockEnd gives the line behind a key and what is below it.
+func blockEnd(lines []string, first int) int {
+	depth := func(line string) int { return len(line) - len(strings.TrimLeft(line, " ")) }
+	end := first + 1
+	for end < len(lines) && lines[end] != "" && depth(lines[end]) > depth(lines[first]) {
+		end++
+	}
+	return end
+}
+
+// exampleFiles writes the files that the example names into a folder, so that
+// nothing is missing, and gives the path of a configuration beside them.
+func exampleFiles(t *testing.T) (path string) {
 	t.Helper()
 	dir := t.TempDir()
 	cert, key := certificate(t)
-	write(t, filepath.Join(dir, "server.pem"), cert)
-	write(t, filepath.Join(dir, "server.key"), key)
-	write(t, filepath.Join(dir, "corp.pem"), cert)
+	for name, content := range map[string]string{
+		"server.pem": string(cert), "server.key": string(key), "corp.pem": string(cert),
+		"contoso.secret": marker, "contoso-next.secret": marker, "contoso.pem": string(cert), "contoso.key": string(key),
+		"azure-identity-token": marker, "contoso.tokens": marker, "contoso.tokens.key": marker,
+		"tenants.d/fabrikam.yaml": "id: 44444444-4444-4444-4444-444444444444\n",
+	} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, name), []byte(content))
+	}
+	return filepath.Join(dir, "config.yaml")
+}
 
+var exampleEnv = environment{"CONTOSO_SECRET": marker, "CONTOSO_KEY_PASSWORD": marker, "CONTOSO_PASSWORD": marker, "KEY": marker}
+
+// builtExample is the example with everything uncommented that is built and no
+// alternative, and the path of a configuration beside which its files are.
+func builtExample(t *testing.T) (path, text string) {
+	t.Helper()
 	// "instead of the above" takes the place of the line above.
 	lines := example(t)
 	for i, line := range lines {
@@ -84,23 +127,82 @@ func builtExample(t *testing.T) (path, text string) {
 			lines[i-1] = ""
 		}
 	}
-	return filepath.Join(dir, "config.yaml"), uncommented(lines, func(_ int, line string) bool {
-		return !strings.Contains(line, unbuiltNote) && !strings.Contains(line, alternativeNote+" env")
+	others := alternatives(lines)
+	return exampleFiles(t), uncommented(lines, func(i int, line string) bool {
+		return !strings.Contains(line, unbuiltNote) &&
+			!slices.ContainsFunc(others, func(a alternative) bool { return a.first <= i && i < a.end })
 	})
 }
 
 func TestTheExampleLoadsWithEverythingUncommentedThatIsBuilt(t *testing.T) {
 	path, text := builtExample(t)
-	c, err := Parse(path, []byte(text), contosoEnv.lookup)
+	c, err := Parse(path, []byte(text), exampleEnv.lookup)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Listeners[0].TLS == nil || c.Listeners[0].TLS.CertFile != filepath.Join(filepath.Dir(path), "server.pem") {
 		t.Errorf("tls = %+v, want the files beside the configuration", c.Listeners[0].TLS)
 	}
-	if len(c.Clouds) != 1 || len(c.Policy.Operations) != 1 || c.Egress.Proxy == "" {
+	if len(c.Clouds) != 1 || len(c.Policy.Operations) != 1 || c.Egress.Proxy == "" || len(c.Tenants) != 2 || c.Tenants[0].Credential.User == nil {
 		t.Errorf("not everything was uncommented: %+v", c)
 	}
+	if len(c.Impaired) > 0 {
+		t.Errorf("impaired: %v", c.Impaired)
+	}
+}
+
+func TestEachAlternativeOfTheExampleLoadsInThePlaceOfWhatItReplaces(t *testing.T) {
+	lines := example(t)
+	user := slices.Index(lines, "      #user:")
+	all := alternatives(lines)
+	if len(all) < 6 || user < 0 {
+		t.Fatalf("found %d alternatives, the user in line %d", len(all), user+1)
+	}
+	path := exampleFiles(t)
+	for _, a := range all {
+		t.Run(strings.TrimSpace(lines[a.first]), func(t *testing.T) {
+			lines := slices.Clone(lines)
+			ofUser := user < a.first && a.first < blockEnd(lines, user)
+			for _, key := range a.of {
+				at := nearestKey(lines, key, a.first)
+				for i, end := at, blockEnd(lines, at); i < end; i++ {
+					if i < a.first || i >= a.end { // env is in front of its alternatives
+						lines[i] = ""
+					}
+				}
+			}
+			text := uncommented(lines, func(i int, line string) bool {
+				return a.first <= i && i < a.end || ofUser && user <= i && i < a.end
+			})
+			if ofUser {
+				text = strings.Replace(text, "flow: device_code", "flow: password", 1)
+			}
+			c, err := Parse(path, []byte(text), exampleEnv.lookup)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(c.Impaired) > 0 {
+				t.Errorf("impaired: %v", c.Impaired)
+			}
+			if reflect.DeepEqual(c.Tenants[0].Credential, parsed(t, minimal, contosoEnv).Tenants[0].Credential) {
+				t.Error("the alternative was not uncommented")
+			}
+		})
+	}
+}
+
+// nearestKey gives the line of a key as deep as the one in line from, the
+// nearest to it.
+func nearestKey(lines []string, key string, from int) int {
+	depth := func(line string) int { return len(line) - len(strings.TrimLeft(line, " ")) }
+	for d := range lines {
+		for _, i := range []int{from - d, from + d} {
+			if i >= 0 && i < len(lines) && depth(lines[i]) == depth(lines[from]) && strings.HasPrefix(strings.TrimLeft(lines[i], " #"), key+":") {
+				return i
+			}
+		}
+	}
+	return -1
 }
 
 func TestEachKeyOfTheExampleThatIsNotBuiltIsRefusedWithThatReason(t *testing.T) {
@@ -143,7 +245,7 @@ func TestEachKeyOfTheExampleThatIsNotBuiltIsRefusedWithThatReason(t *testing.T) 
 			}
 		})
 	}
-	if seen < len(notBuilt)-2 { // two rows are about several lines: unless enforce
+	if seen < len(notBuilt)-3 { // of the rows about enforce, and of those about hunting, one line is enough
 		t.Errorf("the example has %d keys that are not built, the table %d", seen, len(notBuilt))
 	}
 }
@@ -159,6 +261,14 @@ func TestEveryKeyIsInTheExample(t *testing.T) {
 
 	want := make(map[string]bool)
 	keysOf(reflect.TypeFor[Config](), "", want)
+	for path := range want {
+		// What is below them is shown where it stands first.
+		for _, again := range []string{"tenant_defaults.credential.", "tenant_defaults.regions.", ".next_client_secret.", ".password."} {
+			if strings.Contains(path, again) {
+				delete(want, path)
+			}
+		}
+	}
 	for _, row := range notBuilt {
 		want[strings.TrimSuffix(row.key, "[]")] = true
 	}
@@ -243,7 +353,7 @@ type fieldDoc struct {
 // fieldDocs reads the doc comments of the fields that the file sets.
 func fieldDocs(t *testing.T) (docs []fieldDoc) {
 	t.Helper()
-	for _, name := range []string{"config.go", "secret.go"} {
+	for _, name := range []string{"config.go", "tenant.go", "credential.go", "cloud.go", "secret.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)

@@ -1,9 +1,7 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -39,8 +37,8 @@ func (f Fault) String() string {
 	return b.String()
 }
 
-// Faults is the error of Load and Parse: every fault of a file, sorted by
-// position.
+// Faults is the error of Load and Parse: every fault of the configuration, sorted
+// by position, those of the configuration file before those of tenants' files.
 type Faults []Fault
 
 // Error gives one fault a line.
@@ -50,115 +48,6 @@ func (f Faults) Error() string {
 		lines[i] = fault.String()
 	}
 	return strings.Join(lines, "\n")
-}
-
-func (f Faults) sort() {
-	slices.SortStableFunc(f, func(a, b Fault) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
-}
-
-// maxFaults bounds what one file can be told; a file with more is not a
-// configuration.
-const maxFaults = 200
-
-// mark is where a key was given, and how.
-type mark struct {
-	line, column int
-	// raw is the scalar as written, env whether a variable was put into it.
-	raw string
-	env bool
-}
-
-// report gathers the faults of one file and knows where each key stands.
-type report struct {
-	file     string
-	marks    map[string]mark
-	env      map[string]bool // keys with a value of the environment below them
-	faults   Faults
-	warnings Faults
-}
-
-// full reports whether there is no use in looking for more faults.
-func (r *report) full() bool { return len(r.faults) > maxFaults }
-
-// fromEnvironment notes that the value of a key holds a variable's.
-func (r *report) fromEnvironment(key, raw string) {
-	m := r.marks[key]
-	m.raw, m.env = raw, true
-	r.marks[key] = m
-	for i := len(key); i >= 0; i = strings.LastIndexAny(key[:i], ".[") {
-		r.env[key[:i]] = true
-	}
-}
-
-// at gives the position of a key, or of the nearest key around it that was
-// given.
-func (r *report) at(key string) mark {
-	for {
-		if m, ok := r.marks[key]; ok {
-			return m
-		}
-		i := strings.LastIndexAny(key, ".[")
-		if i < 0 {
-			return mark{}
-		}
-		key = key[:i]
-	}
-}
-
-func (r *report) fault(key, format string, args ...any) {
-	r.faultAt(r.at(key), key, format, args...)
-}
-
-func (r *report) faultAt(m mark, key, format string, args ...any) {
-	switch n := len(r.faults); {
-	case n < maxFaults:
-		r.faults = append(r.faults, Fault{r.file, m.line, m.column, key, clip(fmt.Sprintf(format, args...))})
-	case n == maxFaults:
-		r.faults = append(r.faults, Fault{File: r.file, Message: fmt.Sprintf("there are more faults than the %d told here", maxFaults)})
-	}
-}
-
-func (r *report) warn(key, format string, args ...any) {
-	if m := r.at(key); len(r.warnings) < maxFaults {
-		r.warnings = append(r.warnings, Fault{r.file, m.line, m.column, key, fmt.Sprintf(format, args...)})
-	}
-}
-
-// clip bounds the length of a message; other packages' errors repeat values
-// whole.
-func clip(message string) string {
-	const most = 1000
-	if len(message) <= most {
-		return message
-	}
-	return strings.ToValidUTF8(message[:most], "") + "…"
-}
-
-// given reports whether the file has the key.
-func (r *report) given(key string) bool {
-	_, ok := r.marks[key]
-	return ok
-}
-
-// clean reports whether nothing is wrong with the key and what is below it, so
-// that one mistake is told once.
-func (r *report) clean(key string) bool {
-	return !slices.ContainsFunc(r.faults, func(f Fault) bool {
-		rest, below := strings.CutPrefix(f.Key, key)
-		return below && (rest == "" || rest[0] == '.' || rest[0] == '[')
-	})
-}
-
-// show quotes the value of a key for a fault. Of a value that came out of the
-// environment it shows what the file says instead.
-func (r *report) show(key, value string) string {
-	m := r.marks[key]
-	if m.env {
-		return quote(m.raw) + " (its value from the environment is not shown)"
-	}
-	return quote(value)
 }
 
 // maxShown is the number of characters of a value that a fault repeats.

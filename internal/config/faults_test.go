@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
+	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -33,16 +37,20 @@ func TestFaultsAreToldWithPlaceFindingAndRemedy(t *testing.T) {
 		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
 		t.Run(strings.ReplaceAll(name, "-", " "), func(t *testing.T) {
 			c, err := Load(file, faultsEnv.lookup)
-			if err == nil {
+			if err == nil && len(c.Impaired) == 0 {
 				t.Fatalf("accepted: %+v", c)
 			}
-			if c != nil {
-				t.Errorf("a faulty file gave a configuration")
+			told := ""
+			if err == nil {
+				for _, i := range c.Impaired {
+					told += "impaired: " + i.Tenant + ": " + i.Fault.String() + "\n"
+				}
+			} else if _, ok := errors.AsType[Faults](err); !ok || c != nil {
+				t.Errorf("a faulty file gave %v and a %T, want Faults alone", c, err)
+			} else {
+				told = err.Error() + "\n"
 			}
-			if _, ok := errors.AsType[Faults](err); !ok {
-				t.Errorf("error is a %T, want Faults", err)
-			}
-			got := strings.ReplaceAll(filepath.ToSlash(err.Error()), "testdata/faults/", "") + "\n"
+			got := strings.ReplaceAll(filepath.ToSlash(told), "testdata/faults/", "")
 			beside := strings.TrimSuffix(file, ".yaml") + ".txt"
 			if *update {
 				write(t, beside, []byte(got))
@@ -118,13 +126,18 @@ func TestNoFaultShowsAValueOfTheEnvironment(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				_, err = Parse(path, data, environment{"CONTOSO_SECRET": marker, "KEY": marker, "MARKER": value}.lookup)
+				env := maps.Clone(exampleEnv)
+				env["MARKER"] = value
+				c, err := Parse(path, data, env.lookup)
+				told := fmt.Sprint(err)
 				if err == nil {
-					return
+					told = fmt.Sprint(c.Impaired, c.Warnings)
 				}
-				faulty++
-				if strings.Contains(strings.ToLower(err.Error()), marker) {
-					t.Errorf("a fault shows a value of the environment:\n%v", err)
+				if err != nil || len(c.Impaired) > 0 {
+					faulty++
+				}
+				if strings.Contains(strings.ToLower(told), marker) {
+					t.Errorf("a fault shows a value of the environment:\n%s", told)
 				}
 			}
 			for _, value := range []string{marker, strings.ToUpper(marker), "https://u:" + marker + "@h", "10.0.0.1/" + marker} {
@@ -169,12 +182,26 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(data)
 	}
+	lines := strings.Split(string(must(os.ReadFile(examplePath))), "\n")
+	f.Add([]byte(uncommented(lines, func(int, string) bool { return true })))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := Parse("config.yaml", data, faultsEnv.lookup)
 		if err == nil {
 			again, err := Parse("config.yaml", data, faultsEnv.lookup)
 			if err != nil || !reflect.DeepEqual(c, again) {
 				t.Fatalf("read twice, got\n%+v\nand\n%+v, %v", c, again, err)
+			}
+			files, told := c.Files(), fmt.Sprint(c.Impaired)
+			if !slices.IsSorted(files) || !slices.Contains(files, "config.yaml") || slices.Contains(files, "") {
+				t.Fatalf("files = %q", files)
+			}
+			if strings.Contains(told, marker) && !bytes.Contains(data, []byte(marker)) {
+				t.Errorf("a value of the environment is shown: %s", told)
+			}
+			for _, tenant := range c.Tenants {
+				if err := oneProof(tenant.Credential); err != "" || !nameForm.MatchString(tenant.Name) || tenant.ID == "" {
+					t.Fatalf("accepted a tenant without one proof, a name or an id: %s %+v", err, tenant)
+				}
 			}
 			if len(c.Tenants) == 0 || len(c.Listeners) == 0 || len(c.Clients) == 0 {
 				t.Fatalf("accepted without tenants, listeners or clients: %+v", c)
@@ -192,18 +219,78 @@ func FuzzParse(f *testing.F) {
 		}
 		for i, fault := range faults {
 			text := fault.String()
-			if fault.Line < 0 || fault.Line == 0 && fault.Column != 0 || fault.Line > 1+bytes.Count(data, []byte("\n"))+bytes.Count(data, []byte("\r")) {
+			ours := fault.File == "config.yaml"
+			if fault.Line < 0 || fault.Line == 0 && fault.Column != 0 || ours && fault.Line > 1+bytes.Count(data, []byte("\n"))+bytes.Count(data, []byte("\r")) {
 				t.Errorf("a place that does not exist: %s", text)
 			}
 			if fault.Message == "" || strings.ContainsFunc(text, unicode.IsControl) || !utf8.ValidString(text) || len(text) > 4096 {
 				t.Errorf("not a line for people: %q", text)
 			}
-			if i > 0 && fault.Line < faults[i-1].Line {
+			if i > 0 && fault.File == faults[i-1].File && fault.Line < faults[i-1].Line {
 				t.Errorf("out of order: %v", faults)
 			}
 			if strings.Contains(text, marker) && !bytes.Contains(data, []byte(marker)) {
 				t.Errorf("a value of the environment is shown: %s", text)
 			}
+		}
+	})
+}
+
+// oneProof says what is wrong with the kinds of proof of an accepted credential.
+func oneProof(c Credential) string {
+	own := 0
+	for _, has := range []bool{c.ClientSecret != Secret{}, c.Certificate != nil, c.FederatedToken != nil, c.ManagedIdentity != nil} {
+		if has {
+			own++
+		}
+	}
+	identity := c.ManagedIdentity != nil && !c.ManagedIdentity.AsAssertion
+	switch {
+	case own > 1 || own == 0 && c.User == nil:
+		return fmt.Sprintf("%d kinds of proof", own)
+	case c.User != nil && (c.FederatedToken != nil || c.ManagedIdentity != nil):
+		return "a user beside what is no client's"
+	case identity != (c.ClientID == ""):
+		return "client_id " + c.ClientID
+	case c.NextClientSecret != Secret{} && c.ClientSecret == Secret{}:
+		return "a second secret without a first"
+	}
+	return ""
+}
+
+func must(data []byte, err error) []byte {
+	if err != nil {
+		panic(err)
+	}
+	return data
+}
+
+// What is accepted as the URL of a secret leads to a secret, over TLS, with
+// nothing in it that could be one, and is read again as it is.
+func FuzzVaultURL(f *testing.F) {
+	for _, seed := range []string{
+		"https://v.vault.azure.net/secrets/s", "https://V.vault.azure.net:443/secrets/s/0123456789abcdef0123456789abcdef/",
+		"http://v.vault.azure.net/secrets/s", "https://u:p@v/secrets/s", "https://v/secrets/%2e%2e/x", "https://v/secrets/s?a=b#c", "https:secrets/s", marker,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		value, reason := parseVaultURL(text)
+		if (value == "") == (reason == "") {
+			t.Fatalf("%q gave %q and %q; want one of them", text, value, reason)
+		}
+		if reason != "" {
+			if len(text) > 20 && strings.Contains(reason, text) {
+				t.Errorf("the reason repeats the value: %s", reason)
+			}
+			return
+		}
+		u, err := url.Parse(value)
+		if err != nil || u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !vaultPath.MatchString(u.Path) {
+			t.Errorf("%q was read as %q", text, value)
+		}
+		if again, reason := parseVaultURL(value); again != value {
+			t.Errorf("%q was read as %q and then as %q, %s", text, value, again, reason)
 		}
 	})
 }

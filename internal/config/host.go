@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,6 +55,31 @@ func parseAudience(text string) (value, reason string) {
 		return "", "holds a space or a character outside ASCII"
 	}
 	return strings.TrimSuffix(text, "/.default"), ""
+}
+
+// The names of secrets and their versions in Azure Key Vault
+// (learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates).
+var vaultPath = regexp.MustCompile(`^/secrets/[0-9A-Za-z-]{1,127}(/[0-9A-Za-z]{1,64})?$`)
+
+// parseVaultURL reads the URL of a secret in Azure Key Vault.
+func parseVaultURL(text string) (value, reason string) {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Opaque != "" {
+		return "", "is not the URL of a secret such as https://NAME.vault.azure.net/secrets/NAME"
+	}
+	host, ok := parseHost(u.Host)
+	switch path := strings.TrimSuffix(u.EscapedPath(), "/"); {
+	case u.Scheme != "https":
+		return "", "does not begin with https://; a vault is asked over TLS only"
+	case !ok:
+		return "", "has a host that is neither a name nor an address, or a port that is none"
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(text, "#"):
+		return "", "has a user, query or fragment; leave it out"
+	case !vaultPath.MatchString(path):
+		return "", "does not name a secret; the path is /secrets/NAME or /secrets/NAME/VERSION"
+	default:
+		return "https://" + host + path, ""
+	}
 }
 
 // parseHost reads a name or address, with or without a port, and gives it in

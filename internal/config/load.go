@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+
+	"defender-proxy/regions"
 )
 
 // Load reads and validates the configuration file at path. env looks up an
@@ -15,7 +17,7 @@ func Load(path string, env func(string) (string, bool)) (*Config, error) {
 		return nil, Faults{{File: path, Message: "cannot be read: " + reason(err).Error()}}
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	data, err := io.ReadAll(io.LimitReader(f, int64(wholeForm.bytes)+1))
 	if err != nil {
 		return nil, Faults{{File: path, Message: "cannot be read: " + reason(err).Error()}}
 	}
@@ -24,24 +26,32 @@ func Load(path string, env func(string) (string, bool)) (*Config, error) {
 
 // Parse validates the configuration in data. name is what faults call it; files
 // that the configuration names with a relative path are looked for in name's
-// directory. The error is a Faults with every fault found. Parse reads the
-// files and variables that the configuration names to see that they are there;
-// it keeps nothing of them.
+// directory, or beside the tenant's file that names them. The error is a Faults
+// with every fault found. Parse reads the files and variables that the
+// configuration names to see that they are there; it keeps nothing of them.
+// Where those of a tenant's credential are not there, the tenant is impaired and
+// the configuration valid; only a configuration that is refused anyway tells
+// them among its faults, so that all can be mended at once.
 func Parse(name string, data []byte, env func(string) (string, bool)) (*Config, error) {
-	r := &report{file: name, marks: make(map[string]mark), env: make(map[string]bool)}
-	c := new(Config)
-	if root := r.document(data); root != nil {
+	r := newReport(name)
+	c := &Config{sources: []string{name}}
+	if root := r.document(data, wholeForm); root != nil {
 		setDefaults(reflect.ValueOf(c).Elem())
 		d := &decoder{report: r, dir: filepath.Dir(name), lookup: env}
 		d.decodeStruct(root, "", reflect.ValueOf(c).Elem())
-		v := &validator{report: r, c: c, lookup: env}
+		d.tenantFiles(c)
+		v := &validator{
+			report: r, c: c, lookup: env,
+			regionsOf: make(map[string][]regions.Name), evidenced: make(map[string]string),
+		}
 		v.validate()
 	}
 	if len(r.faults) > 0 {
-		r.faults.sort()
+		r.tellImpaired(c)
+		r.sort(r.faults)
 		return nil, r.faults
 	}
-	r.warnings.sort()
+	r.sort(r.warnings)
 	c.Warnings = r.warnings
 	return c, nil
 }

@@ -23,6 +23,8 @@ const (
 	kindBase     = "base"     // string, a base URL for links
 	kindProxy    = "proxy"    // string, an HTTP proxy
 	kindAudience = "audience" // string, a resource URI
+	kindVault    = "vault"    // string, the URL of a secret in Azure Key Vault
+	kindVaulted  = "vaulted"  // Secret, one that may be in Azure Key Vault
 )
 
 // isScalar reports whether a struct type is written as a single value.
@@ -76,6 +78,8 @@ func parseText(text, kind string) (value, reason string) {
 		return parseURL(text, webSchemes)
 	case kindAudience:
 		return parseAudience(text)
+	case kindVault:
+		return parseVaultURL(text)
 	case kindPath, kindOutput:
 		if strings.ContainsRune(text, 0) {
 			return "", "is not a path"

@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// Secret says where a secret is: in an environment variable or in a file,
-// exactly one of them. It is a reference and holds no secret. The zero value
-// names nothing and does not resolve.
+// Secret says where a secret is: in an environment variable, in a file or in
+// Azure Key Vault, exactly one of them. It is a reference and holds no secret.
+// The zero value names nothing and does not resolve.
 type Secret struct {
 	// The environment variable that holds the secret.
 	Env string `yaml:"env"`
@@ -20,6 +20,11 @@ type Secret struct {
 	// The file that holds the secret and nothing else. One line end behind it is
 	// not part of it.
 	File string `yaml:"file" kind:"path"`
+
+	// The secret in Azure Key Vault, https://NAME.vault.azure.net/secrets/NAME, with
+	// or without /VERSION. Without, the newest version is used. For client_secret
+	// and next_client_secret alone.
+	KeyVault string `yaml:"key_vault" kind:"vault"`
 }
 
 // maxSecretBytes bounds what is read of a secret's file. Entra's client secrets
@@ -28,11 +33,14 @@ const maxSecretBytes = 64 << 10
 
 // Resolve reads the secret as it is now, without one line end at its end. The
 // error tells what was tried and never what was read. A file is read anew each
-// time, so that a rotated secret is seen. It may be called concurrently if env
-// may.
+// time, so that a rotated secret is seen. A secret in Azure Key Vault is an
+// error: fetching it is the caller's business. It may be called concurrently if
+// env may.
 func (s Secret) Resolve(env func(string) (string, bool)) (string, error) {
 	var value string
 	switch {
+	case s.KeyVault != "":
+		return "", fmt.Errorf("%s is not read from here", s)
 	case s.Env != "" && s.File != "":
 		return "", errors.New("a secret names both env and file; exactly one is wanted")
 	case s.Env != "":
@@ -61,10 +69,15 @@ func (s Secret) Resolve(env func(string) (string, bool)) (string, error) {
 
 // String names the place of the secret.
 func (s Secret) String() string {
-	if s.Env != "" {
+	switch {
+	case s.Env != "":
 		return "the environment variable " + s.Env
+	case s.KeyVault != "":
+		return "the Key Vault secret " + s.KeyVault
+	case s.File != "":
+		return "the file " + s.File
 	}
-	return "the file " + s.File
+	return "no secret"
 }
 
 // readFile reads a regular file of at most limit bytes. Its errors name the

@@ -20,9 +20,13 @@ func nearest(got string, words []string) (word string) {
 	if len(got) > 64 {
 		return ""
 	}
-	least := 3
+	least, got := 3, plain(got)
 	for _, w := range words {
-		if d := distance(plain(got), plain(w)); d < least && d <= len(w)/3 {
+		most := min(least-1, len(w)/3)
+		if len(w)-len(got) > most || len(got)-len(w) > most {
+			continue // there may be ten thousand
+		}
+		if d := distance(got, plain(w)); d <= most {
 			word, least = w, d
 		}
 	}

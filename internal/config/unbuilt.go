@@ -19,20 +19,14 @@ var notBuilt = []unbuilt{
 	{key: "clients[].from[]", asks: begins("unix:"), what: "callers of a Unix socket", instead: "give addresses"},
 	{key: "clients[].from[]", asks: begins("tls:"), what: "callers with a client certificate", instead: "give addresses"},
 	{key: "clients[].headers", asks: anything, what: "local keys in headers"},
-	{key: "tenants[].credential.client_secret.key_vault", asks: anything, what: "secrets from Azure Key Vault", instead: "give env or file"},
-	{key: "tenants[].credential.certificate", asks: anything, what: "credentials with a certificate", instead: "give client_secret"},
-	{key: "tenants[].credential.federated_token", asks: anything, what: "federated credentials", instead: "give client_secret"},
-	{key: "tenants[].credential.managed_identity", asks: anything, what: "managed identities", instead: "give client_secret"},
-	{key: "tenants[].credential.user", asks: anything, what: "credentials of a user", instead: "give client_secret"},
 	{key: "tenants[].hunting", asks: is("graph", "auto"), show: true, what: "the bridge to Microsoft Graph", instead: "set it to legacy or leave it out"},
+	{key: "tenant_defaults.hunting", asks: is("graph", "auto"), show: true, what: "the bridge to Microsoft Graph", instead: "set it to legacy or leave it out"},
 	{key: "quota.enforce", asks: is("true"), show: true, what: "budgets", instead: "set it to false or leave it out"},
 	{key: "quota.max_wait", asks: anything, unless: "enforce", what: "budgets", instead: "leave it out, or set quota.enforce to false"},
 	{key: "quota.share", asks: anything, unless: "enforce", what: "budgets", instead: "leave it out, or set quota.enforce to false"},
 	{key: "relay.downloads", asks: is("true"), show: true, what: "the download relay", instead: "set it to false or leave it out"},
 	{key: "cache.ttl", asks: anything, what: "the cache", instead: "set it to {} or leave it out"},
 	{key: "store", asks: begins("redis://", "rediss://"), what: "a store shared by replicas", instead: "set it to memory or leave it out"},
-	{key: "tenant_defaults", asks: anything, what: "defaults shared by tenants", instead: "write them into each tenant"},
-	{key: "tenants_dir", asks: anything, what: "tenants in files of their own", instead: "list them under tenants"},
 }
 
 // unbuilt is one row of notBuilt.

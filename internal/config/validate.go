@@ -1,8 +1,6 @@
 package config
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -11,9 +9,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"unicode"
 
 	"defender-proxy/policy"
+	"defender-proxy/regions"
 )
 
 // validator checks what the decoder cannot see in one value alone, and fills in
@@ -22,10 +20,17 @@ type validator struct {
 	*report
 	c      *Config
 	lookup func(string) (string, bool)
+
+	known struct{ tenants, groups, clouds directory }
+	// What was looked up once for many tenants: the regions of clouds, by name, and
+	// what is wrong with files and variables, by the key that names them.
+	regionsOf map[string][]regions.Name
+	evidenced map[string]string
 }
 
 func (v *validator) validate() {
 	v.implied()
+	v.gather()
 	v.clouds()
 	v.tenants()
 	v.clients()
@@ -65,32 +70,42 @@ var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 // for what is built in.
 type named struct{ name, at string }
 
-// list gathers the names of the n entries under key.
-func list(key string, n int, name func(int) string) []named {
-	names := make([]named, n)
+// directory is a set of names that others refer to.
+type directory struct {
+	all []named
+	has map[string]bool
+}
+
+// add puts the names of the n entries under key into the directory.
+func (d *directory) add(key string, n int, name func(int) string) {
 	for i := range n {
-		names[i] = named{name(i), fmt.Sprintf("%s[%d].name", key, i)}
+		d.put(named{name(i), fmt.Sprintf("%s[%d].name", key, i)})
 	}
-	return names
 }
 
-func (v *validator) tenantNames() []named {
-	return list("tenants", len(v.c.Tenants), func(i int) string { return v.c.Tenants[i].Name })
+func (d *directory) put(n named) {
+	if d.has == nil {
+		d.has = make(map[string]bool)
+	}
+	d.all = append(d.all, n)
+	d.has[n.name] = true
 }
 
-func (v *validator) groupNames() []named {
-	return list("clients", len(v.c.Clients), func(i int) string { return v.c.Clients[i].Name })
-}
-
-func (v *validator) cloudNames() []named {
-	return list("clouds", len(v.c.Clouds), func(i int) string { return v.c.Clouds[i].Name })
+// gather notes the names that the configuration gives.
+func (v *validator) gather() {
+	v.known.tenants.add("tenants", len(v.c.Tenants), func(i int) string { return v.c.Tenants[i].Name })
+	v.known.groups.add("clients", len(v.c.Clients), func(i int) string { return v.c.Clients[i].Name })
+	for _, c := range regions.Clouds() {
+		v.known.clouds.put(named{name: c.Name})
+	}
+	v.known.clouds.add("clouds", len(v.c.Clouds), func(i int) string { return v.c.Clouds[i].Name })
 }
 
 // names checks the form of names, and that each is given once.
-func (v *validator) names(all []named) {
+func (v *validator) names(d directory) {
 	first := make(map[string]string)
-	for _, n := range all {
-		if n.name == "" || !v.clean(n.at) {
+	for _, n := range d.all {
+		if n.name == "" || n.at == "" || !v.clean(n.at) {
 			continue
 		}
 		if !nameForm.MatchString(n.name) {
@@ -98,7 +113,7 @@ func (v *validator) names(all []named) {
 			continue
 		}
 		if other := first[n.name]; other != "" {
-			v.fault(n.at, "%s is taken by %s", v.show(n.at, n.name), other)
+			v.fault(n.at, "%s is taken by %s", v.show(n.at, n.name), v.place(other, n.at))
 			continue
 		}
 		first[n.name] = n.at
@@ -106,12 +121,12 @@ func (v *validator) names(all []named) {
 }
 
 // refer checks that what stands at key is one of the known names.
-func (v *validator) refer(key, got, what string, known []named) {
-	if v.full() || !v.clean(key) || slices.ContainsFunc(known, func(n named) bool { return n.name == got && got != "" }) {
+func (v *validator) refer(key, got, what string, known directory) {
+	if v.full() || !v.clean(key) || got != "" && known.has[got] {
 		return
 	}
 	var words, shown []string
-	for _, n := range known {
+	for _, n := range known.all {
 		switch m := v.marks[n.at]; {
 		case n.name == "" || n.at != "" && !v.clean(n.at):
 			return // the entry that was meant may be this one
@@ -121,21 +136,21 @@ func (v *validator) refer(key, got, what string, known []named) {
 			words, shown = append(words, n.name), append(shown, n.name)
 		}
 	}
-	if len(known) == 0 {
+	if len(known.all) == 0 {
 		v.fault(key, "unknown %s %s; none is configured", what, v.show(key, got))
 		return
 	}
 	hint := ""
-	if !v.marks[key].env {
+	if !v.fromEnv(key) {
 		hint = didYouMean(got, words)
 	}
 	v.fault(key, "unknown %s %s; known are %s%s", what, v.show(key, got), few(shown), hint)
 }
 
 // referTenant is refer for the tenants. That there are none is a fault of its own.
-func (v *validator) referTenant(key, got string, tenants []named) {
-	if len(tenants) > 0 {
-		v.refer(key, got, "tenant", tenants)
+func (v *validator) referTenant(key, got string) {
+	if len(v.known.tenants.all) > 0 {
+		v.refer(key, got, "tenant", v.known.tenants)
 	}
 }
 
@@ -160,8 +175,7 @@ func (v *validator) clients() {
 	if v.given("clients") && len(v.c.Clients) == 0 && v.clean("clients") {
 		v.fault("clients", "is empty, so nobody would be admitted; add a group, or leave it out when all listeners are on loopback")
 	}
-	v.names(v.groupNames())
-	tenants := v.tenantNames()
+	v.names(v.known.groups)
 	for i, g := range v.c.Clients {
 		key := fmt.Sprintf("clients[%d]", i)
 		v.someOrNone(key+".from", len(g.From), "give the addresses of the group's callers, such as [10.1.2.0/24]")
@@ -172,7 +186,7 @@ func (v *validator) clients() {
 			}
 		}
 		for j, name := range g.Tenants {
-			v.referTenant(fmt.Sprintf("%s.tenants[%d]", key, j), name, tenants)
+			v.referTenant(fmt.Sprintf("%s.tenants[%d]", key, j), name)
 		}
 	}
 }
@@ -245,7 +259,7 @@ func (v *validator) operationFaults(err error) {
 		all = joined.Unwrap()
 	}
 	for _, err := range all {
-		key, message := "policy.operations", oneLine(err)
+		key, message := "policy.operations", err.Error()
 		if add, ok := errors.AsType[*policy.AdditionError](err); ok && add.Index >= 0 {
 			key = fmt.Sprintf("%s[%d]", key, add.Index)
 		}
@@ -293,64 +307,4 @@ func (v *validator) forwardHeaders() {
 		listed[name] = true
 		v.c.ForwardHeaders[i] = name
 	}
-}
-
-func (v *validator) egress() {
-	const key = "egress.ca_file"
-	if v.c.Egress.CAFile == "" || !v.clean(key) {
-		return
-	}
-	data, ok := v.file(key, v.c.Egress.CAFile, false)
-	if ok && !x509.NewCertPool().AppendCertsFromPEM(data) {
-		v.fault(key, "the file holds no certificate in PEM form")
-	}
-}
-
-// maxPEMBytes bounds a file of certificates or keys; the bundle of all public
-// authorities has a quarter of it.
-const maxPEMBytes = 1 << 20
-
-// file reads a file that the configuration names. private says that others
-// should not be able to.
-func (v *validator) file(key, path string, private bool) ([]byte, bool) {
-	data, mode, err := readFile(path, maxPEMBytes)
-	switch {
-	case err != nil && v.marks[key].env:
-		v.fault(key, "the file %s cannot be read", v.show(key, path))
-		return nil, false
-	case err != nil:
-		v.fault(key, "%s", oneLine(err))
-		return nil, false
-	case len(data) == 0:
-		v.fault(key, "the file %s is empty", v.show(key, path))
-		return nil, false
-	}
-	if private && openToOthers(mode) {
-		v.warn(key, "mode %#o: others can read it; chmod 600", mode.Perm())
-	}
-	return data, true
-}
-
-func (v *validator) keyPair(key string, t *TLS) {
-	if t == nil || !v.clean(key) {
-		return
-	}
-	cert, haveCert := v.file(key+".cert_file", t.CertFile, false)
-	private, haveKey := v.file(key+".key_file", t.KeyFile, true)
-	if !haveCert || !haveKey {
-		return
-	}
-	if _, err := tls.X509KeyPair(cert, private); err != nil {
-		v.fault(key, "%s", oneLine(err))
-	}
-}
-
-// oneLine gives an error as a fault's message.
-func oneLine(err error) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, err.Error())
 }

@@ -26,7 +26,7 @@ func (v *validator) listeners() {
 		key := fmt.Sprintf("listeners[%d]", i)
 		taken = v.listen(key, l.Address, l.Clients, taken)
 		if l.Tenant != "" {
-			v.referTenant(key+".tenant", l.Tenant, v.tenantNames())
+			v.referTenant(key+".tenant", l.Tenant)
 		}
 		for j, h := range l.Hosts {
 			l.Hosts[j] = v.host(fmt.Sprintf("%s.hosts[%d]", key, j), h)
@@ -41,7 +41,7 @@ func (v *validator) listeners() {
 func (v *validator) listen(key, address string, groups []string, taken []bindAddress) []bindAddress {
 	v.someOrNone(key+".clients", len(groups), "nobody could use the listener; name groups")
 	for i, name := range groups {
-		v.refer(fmt.Sprintf("%s.clients[%d]", key, i), name, "client group", v.groupNames())
+		v.refer(fmt.Sprintf("%s.clients[%d]", key, i), name, "client group", v.known.groups)
 	}
 	at := key + ".address"
 	if address == "" || !v.clean(at) {

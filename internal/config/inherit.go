@@ -1,0 +1,48 @@
+package config
+
+import "slices"
+
+// The kinds of proof of a credential. A tenant that names one of them takes none
+// of those in tenant_defaults.
+var proofs = []string{"client_secret", "certificate", "federated_token", "managed_identity", "user"}
+
+// inherit gives a tenant what it leaves out and tenant_defaults has, and
+// remembers where the values stand.
+func (v *validator) inherit(key string, t *Tenant) {
+	if !v.given(defaultsKey) {
+		return
+	}
+	d := &v.c.TenantDefaults
+	from, to := &d.Credential, &t.Credential
+	named := slices.ContainsFunc(proofs, func(kind string) bool { return v.given(key + ".credential." + kind) })
+	// The identity of a machine has neither an application nor an endpoint of Entra ID.
+	identity := to.ManagedIdentity != nil && !to.ManagedIdentity.AsAssertion
+	for _, share := range []struct {
+		name   string
+		passed bool // the tenant does not take it
+		take   func()
+	}{
+		{"cloud", false, func() { t.Cloud = d.Cloud }},
+		{"hunting", false, func() { t.Hunting = d.Hunting }},
+		{"regions.allow", false, func() { t.Regions.Allow = d.Regions.Allow }},
+		{"regions.prefer", false, func() { t.Regions.Prefer = d.Regions.Prefer }},
+		{"credential.client_id", identity, func() { to.ClientID = from.ClientID }},
+		{"credential.token_version", identity, func() { to.TokenVersion = from.TokenVersion }},
+		{"credential.verify_signature", false, func() { to.VerifySignature = from.VerifySignature }},
+		{"credential.client_secret", named, func() { to.ClientSecret = from.ClientSecret }},
+		{"credential.next_client_secret", named, func() { to.NextClientSecret = from.NextClientSecret }},
+		{"credential.certificate", named, func() { to.Certificate = from.Certificate }},
+		{"credential.federated_token", named, func() { to.FederatedToken = from.FederatedToken }},
+		{"credential.managed_identity", named, func() { to.ManagedIdentity = from.ManagedIdentity }},
+		{"credential.user", named, func() { to.User = from.User }},
+	} {
+		own, shared := key+"."+share.name, defaultsKey+"."+share.name
+		if !share.passed && !v.given(own) && v.given(shared) {
+			v.from[own] = shared
+			share.take()
+		}
+	}
+	if v.given(defaultsKey+".credential") && !v.given(key+".credential") {
+		v.from[key+".credential"] = defaultsKey + ".credential"
+	}
+}

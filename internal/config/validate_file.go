@@ -1,0 +1,74 @@
+package config
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+)
+
+func (v *validator) egress() {
+	const key = "egress.ca_file"
+	if v.c.Egress.CAFile == "" || !v.clean(key) {
+		return
+	}
+	data, ok := v.file(key, v.c.Egress.CAFile, false)
+	if ok && !x509.NewCertPool().AppendCertsFromPEM(data) {
+		v.fault(key, "the file holds no certificate in PEM form")
+	}
+}
+
+// maxPEMBytes bounds a file of certificates or keys; the bundle of all public
+// authorities has a quarter of it.
+const maxPEMBytes = 1 << 20
+
+// file reads a file that everything depends on. private says that others should
+// not be able to.
+func (v *validator) file(key, path string, private bool) ([]byte, bool) {
+	data, problem := v.contents(key, path, private)
+	if problem != "" {
+		v.fault(key, "%s", problem)
+	}
+	return data, problem == ""
+}
+
+// contents reads a file that the configuration names. problem says why it is of
+// no use, or is empty.
+func (v *validator) contents(key, path string, private bool) (data []byte, problem string) {
+	data, mode, err := readFile(path, maxPEMBytes)
+	switch {
+	case err != nil && v.fromEnv(key):
+		return nil, fmt.Sprintf("the file %s cannot be read", v.called(key, path))
+	case err != nil:
+		return nil, err.Error()
+	case len(bytes.TrimSpace(data)) == 0:
+		return nil, fmt.Sprintf("the file %s is empty", v.called(key, path))
+	}
+	if private && openToOthers(mode) {
+		v.warn(v.source(key), "mode %#o: others can read it; chmod 600", mode.Perm())
+	}
+	return data, ""
+}
+
+// called names a file. Where the environment says which, it shows what the
+// configuration says.
+func (v *validator) called(key, path string) string {
+	if v.fromEnv(key) {
+		return v.show(key, path)
+	}
+	return path
+}
+
+func (v *validator) keyPair(key string, t *TLS) {
+	if t == nil || !v.clean(key) {
+		return
+	}
+	cert, haveCert := v.file(key+".cert_file", t.CertFile, false)
+	private, haveKey := v.file(key+".key_file", t.KeyFile, true)
+	if !haveCert || !haveKey {
+		return
+	}
+	if _, err := tls.X509KeyPair(cert, private); err != nil {
+		v.fault(key, "%v", err)
+	}
+}

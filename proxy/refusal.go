@@ -190,14 +190,7 @@ func missingPermission(x *Exchange) *Refusal {
 		held = list(holds)
 	}
 	return refusal(MissingPermission, "%s %s needs %s; the token of tenant %s holds %s. %s",
-		x.Method, op.Path, oneOf(needs), x.Tenant.Name, held, GrantAdvice(op.Service, x.Tenant.ClientID, kind))
-}
-
-// GrantAdvice tells where an administrator grants a permission. kind is
-// application or delegated.
-func GrantAdvice(s policy.Service, clientID, kind string) string {
-	return fmt.Sprintf("An administrator grants it at https://entra.microsoft.com/#view/Microsoft_AAD_RegisteredApps/ApplicationMenuBlade/~/CallAnAPI/appId/%s : Add a permission, %s, %s permissions, then Grant admin consent; the next token has it.",
-		clientID, s.Application(), kind)
+		x.Method, op.Path, oneOf(needs), x.Tenant.Name, held, policy.GrantAdvice(op.Service, x.Tenant.ClientID, kind))
 }
 
 func oneOf(needs []policy.Permission) string {

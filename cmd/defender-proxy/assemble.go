@@ -1,24 +1,18 @@
 package main
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
-	"sync"
+	"reflect"
+	"strings"
+	"sync/atomic"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"defender-proxy/internal/admin"
-	"defender-proxy/internal/audit"
 	"defender-proxy/internal/clients"
 	"defender-proxy/internal/config"
-	"defender-proxy/internal/credential"
-	"defender-proxy/internal/egress"
-	"defender-proxy/internal/listen"
 	"defender-proxy/internal/tenant"
 	"defender-proxy/internal/token"
 	"defender-proxy/policy"
@@ -26,21 +20,34 @@ import (
 	"defender-proxy/regions"
 )
 
-// parts are what a configuration says, built and not yet running.
+// parts are what one configuration says, built: a snapshot, not changed once it
+// serves.
 type parts struct {
-	config    *config.Config
-	log       zerolog.Logger
-	catalog   *policy.Catalog
-	clients   []proxy.Client
-	tenants   []proxy.Tenant
-	transport *http.Transport
-	tokens    *token.Engine
-	monitor   *regions.Monitor
+	*core
+	config   *config.Config
+	catalog  *policy.Catalog
+	clients  []proxy.Client
+	tenants  []proxy.Tenant           // in the configuration's order
+	accounts map[string]token.Account // of tenants, by name
+	proxy    *proxy.Proxy
+	handlers []http.Handler // of the listeners, in the configuration's order
+	view     *admin.View
+
+	// sources and pools are all that the tenants use.
+	sources []*token.Source
+	pools   []*regions.Pool
+
+	// serving counts the requests that began with these parts and have not ended.
+	serving atomic.Int64
 }
 
-// assemble builds the parts. Nothing is bound, read or fetched but ca_file.
-func assemble(cfg *config.Config, env func(string) (string, bool), log zerolog.Logger) (*parts, error) {
-	p := &parts{config: cfg, log: log}
+// assemble builds a configuration. before is the snapshot that serves now, nil
+// where none does: a tenant whose credential is the same keeps what it knows.
+//
+// What can fail comes first and leaves the running snapshot as it is, but for
+// pools that it does not use; only then the tokens' sources are told.
+func (c *core) assemble(cfg *config.Config, before *parts) (*parts, error) {
+	p := &parts{core: c, config: cfg, accounts: make(map[string]token.Account, len(cfg.Tenants))}
 	var err error
 	if p.catalog, err = policy.NewCatalog(cfg.Policy.Operations); err != nil {
 		return nil, err
@@ -52,41 +59,60 @@ func assemble(cfg *config.Config, env func(string) (string, bool), log zerolog.L
 		}
 		p.clients = append(p.clients, proxy.Client{Name: g.Name, From: g.From, Tenants: g.Tenants, Grants: grants})
 	}
-	out := egress.Settings{CAFile: cfg.Egress.CAFile, ConnectTimeout: cfg.Regions.ConnectTimeout}
-	if cfg.Egress.Proxy != "" {
-		if out.Proxy, err = url.Parse(cfg.Egress.Proxy); err != nil {
-			return nil, fmt.Errorf("egress.proxy: %w", errors.Unwrap(err)) // the URL may hold a password
-		}
-	}
-	if p.transport, err = egress.New(out); err != nil {
-		return nil, err
-	}
-	p.tokens = token.New(token.Options{Transport: p.transport, Log: log})
-	p.monitor = regions.NewMonitor(regions.Settings{
-		ProbeInterval:   cfg.Regions.ProbeInterval,
-		ProbeTimeout:    cfg.Regions.ConnectTimeout,
-		SwitchMargin:    cfg.Regions.SwitchMargin,
-		SwitchMarginMin: cfg.Regions.SwitchMarginMin,
-		OnChange: func(c regions.Change) {
-			log.Info().Str("event", string(c.Event)).Str("service", string(c.Service)).Str("region", string(c.Region)).
-				Str("from", string(c.From)).Str("reason", c.Reason).Msg("region")
-		},
-	}, p.transport)
+	clouds := make(map[string]regions.Cloud)
 	for _, t := range cfg.Tenants {
-		built, err := p.tenant(t, env)
+		if _, known := clouds[t.Cloud]; known {
+			continue
+		}
+		cloud, ok := cfg.Cloud(t.Cloud)
+		if !ok {
+			return nil, fmt.Errorf("tenant %s: no cloud is called %s", t.Name, t.Cloud)
+		}
+		clouds[t.Cloud] = cloud
+	}
+	same := before.sameCredentials(cfg)
+	for _, t := range cfg.Tenants {
+		built, err := p.tenant(t, clouds[t.Cloud])
 		if err != nil {
 			return nil, fmt.Errorf("tenant %s: %w", t.Name, err)
 		}
 		p.tenants = append(p.tenants, built)
+		account := accountOf(t, clouds[t.Cloud].Authority)
+		if same[t.Name] {
+			account.Credential = before.accounts[t.Name].Credential
+		} else {
+			account.Credential = c.credential(t)
+		}
+		p.accounts[t.Name] = account
 	}
+	if err := p.listen(); err != nil {
+		return nil, err
+	}
+	p.connect()
+	p.view = p.admin(clouds)
 	return p, nil
 }
 
-func (p *parts) tenant(t config.Tenant, env func(string) (string, bool)) (proxy.Tenant, error) {
-	cloud, ok := p.config.Cloud(t.Cloud)
-	if !ok {
-		return proxy.Tenant{}, fmt.Errorf("no cloud is called %s", t.Cloud)
+// sameCredentials tells which tenants of a new configuration have the credential
+// that they had.
+func (p *parts) sameCredentials(cfg *config.Config) map[string]bool {
+	if p == nil {
+		return nil
 	}
+	old := make(map[string]config.Tenant, len(p.config.Tenants))
+	for _, t := range p.config.Tenants {
+		old[t.Name] = t
+	}
+	same := make(map[string]bool, len(cfg.Tenants))
+	for _, t := range cfg.Tenants {
+		o, ok := old[t.Name]
+		same[t.Name] = ok && o.ID == t.ID && o.Cloud == t.Cloud && reflect.DeepEqual(o.Credential, t.Credential)
+	}
+	return same
+}
+
+// tenant builds a tenant, but for its tokens.
+func (p *parts) tenant(t config.Tenant, cloud regions.Cloud) (proxy.Tenant, error) {
 	prefer := t.Regions.Prefer
 	if prefer == config.Auto {
 		prefer = ""
@@ -96,17 +122,6 @@ func (p *parts) tenant(t config.Tenant, env func(string) (string, bool)) (proxy.
 		ClientID:    t.Credential.ClientID,
 		Upstreams:   make(map[policy.Service]*proxy.Upstream),
 		Unreachable: make(map[policy.Service]error),
-	}
-	account := token.Account{
-		Name:      t.Name,
-		Cloud:     t.Cloud,
-		Authority: cloud.Authority,
-		Tenant:    t.ID,
-		ClientID:  t.Credential.ClientID,
-		Credential: credential.ClientSecret(credential.Plain(func() (string, error) {
-			return t.Credential.ClientSecret.Resolve(env)
-		}), nil),
-		Version: token.Version(t.Credential.TokenVersion),
 	}
 	for _, s := range policy.Services() {
 		wanted := prefer
@@ -121,8 +136,8 @@ func (p *parts) tenant(t config.Tenant, env func(string) (string, bool)) (proxy.
 		case err != nil:
 			return proxy.Tenant{}, err
 		}
-		audience := cloud.Audiences[regions.Service(s)]
-		built.Upstreams[s] = &proxy.Upstream{Audience: audience, Token: p.tokens.Source(account, audience), Regions: pool}
+		built.Upstreams[s] = &proxy.Upstream{Audience: cloud.Audiences[regions.Service(s)], Regions: pool}
+		p.pools = append(p.pools, pool)
 	}
 	if len(built.Upstreams) == 0 {
 		return proxy.Tenant{}, fmt.Errorf("none of the services of cloud %s has an endpoint in the regions %v", t.Cloud, t.Regions.Allow)
@@ -130,30 +145,15 @@ func (p *parts) tenant(t config.Tenant, env func(string) (string, bool)) (proxy.
 	return built, nil
 }
 
-// start runs what works in the background, the tokens and the probes, until ctx
-// ends. The function it returns waits for their end.
-func (p *parts) start(ctx context.Context) (wait func()) {
-	var wg sync.WaitGroup
-	for name, run := range map[string]func(context.Context) error{"tokens": p.tokens.Run, "regions": p.monitor.Run} {
-		wg.Go(func() {
-			if err := run(ctx); err != nil && ctx.Err() == nil {
-				p.log.Error().Err(err).Str("part", name).Msg("stopped")
-			}
-		})
-	}
-	return func() {
-		wg.Wait()
-		p.transport.CloseIdleConnections()
-	}
-}
-
 // bodyIdle is how long a caller may pause while it sends or reads a body.
 const bodyIdle = time.Minute
 
-// proxy is the handler of the callers' listeners.
-func (p *parts) proxy(record *audit.Log, metrics *admin.Metrics) (*proxy.Proxy, error) {
+// listen makes the proxy and its handler for each listener. Requests under way
+// are counted against limits.max_in_flight by the snapshot that they began with.
+func (p *parts) listen() error {
 	cfg := p.config
-	return proxy.New(proxy.Deps{
+	var err error
+	p.proxy, err = proxy.New(proxy.Deps{
 		Policy: &policy.Policy{
 			Catalog:      p.catalog,
 			AllowUnknown: cfg.Policy.UnknownOperations == config.UnknownRead,
@@ -163,9 +163,9 @@ func (p *parts) proxy(record *audit.Log, metrics *admin.Metrics) (*proxy.Proxy, 
 		Tenants:         p.tenants,
 		Transport:       p.transport,
 		Monitor:         p.monitor,
-		Audit:           record,
+		Audit:           p.core.audit,
 		WritesNeedAudit: cfg.Audit.Writes == config.WritesRequired,
-		Metrics:         metrics,
+		Metrics:         p.metrics,
 		Log:             p.log,
 		Limits: proxy.Limits{
 			InFlight:         cfg.Limits.MaxInFlight,
@@ -177,19 +177,68 @@ func (p *parts) proxy(record *audit.Log, metrics *admin.Metrics) (*proxy.Proxy, 
 		ForwardHeaders: cfg.ForwardHeaders,
 		Version:        buildVersion(),
 	})
+	if err != nil {
+		return err
+	}
+	for _, l := range cfg.Listeners {
+		h, err := p.proxy.Handler(proxy.Listener{
+			Address: l.Address, Hosts: l.Hosts, Tenant: l.Tenant, Clients: l.Clients, PublicURL: l.PublicURL, TLS: l.TLS != nil,
+		})
+		if err != nil {
+			return err
+		}
+		p.handlers = append(p.handlers, h)
+	}
+	return nil
 }
 
-// admin is the handler of the operator's listener.
-func (p *parts) admin(metrics *admin.Metrics) (http.Handler, error) {
-	s := admin.Sources{Monitor: p.monitor, Metrics: metrics, Names: listen.NewNames(nil, false, "")}
+// connect gives every tenant the sources of its tokens. A live source serves the
+// running snapshot too, and learns here what is new about its account.
+func (p *parts) connect() {
 	for _, t := range p.tenants {
-		row := admin.Tenant{Name: t.Name}
-		for _, service := range policy.Services() {
-			if u := t.Upstreams[service]; u != nil {
-				row.Access = append(row.Access, admin.Access{Service: service, Token: u.Token, Regions: u.Regions})
-			}
+		for _, s := range services(t) {
+			u := t.Upstreams[s]
+			u.Token = p.tokens.Source(p.accounts[t.Name], u.Audience)
+			p.sources = append(p.sources, u.Token)
 		}
-		s.Tenants = append(s.Tenants, row)
+	}
+}
+
+// keep forgets whatever no tenant of these parts uses.
+func (p *parts) keep() {
+	p.tokens.Keep(p.sources)
+	p.monitor.Keep(p.pools)
+}
+
+// admin is what the operator's pages show.
+func (p *parts) admin(clouds map[string]regions.Cloud) *admin.View {
+	v := &admin.View{Catalog: p.catalog}
+	for _, c := range p.clients {
+		v.Groups = append(v.Groups, admin.Group{Name: c.Name, Grants: c.Grants, Tenants: c.Tenants})
+	}
+	impaired := make(map[string][]string)
+	for _, i := range p.config.Impaired {
+		impaired[i.Tenant] = append(impaired[i.Tenant], i.Fault.String())
+	}
+	for _, t := range p.tenants {
+		account := p.accounts[t.Name]
+		row := admin.Tenant{
+			Name: t.Name, ID: string(t.ID), ClientID: t.ClientID, Cloud: t.Cloud,
+			Impaired: impaired[t.Name], LeftOut: make(map[policy.Service]string),
+		}
+		if account.ClientID != "" {
+			row.ConsentURL = account.ConsentURL()
+		}
+		for _, s := range services(t) {
+			u := t.Upstreams[s]
+			row.Access = append(row.Access, admin.Access{
+				Service: s, Audience: u.Audience, Assumed: clouds[t.Cloud].Assumed[regions.Service(s)], Token: u.Token, Regions: u.Regions,
+			})
+		}
+		for s, err := range t.Unreachable {
+			row.LeftOut[s] = strings.TrimPrefix(err.Error(), "regions: ")
+		}
+		v.Tenants = append(v.Tenants, row)
 	}
 	if names := p.config.Admin.Clients; names != nil {
 		var groups []clients.Group
@@ -200,12 +249,28 @@ func (p *parts) admin(metrics *admin.Metrics) (http.Handler, error) {
 				}
 			}
 		}
-		s.Clients = clients.New(groups)
+		v.Clients = clients.New(groups)
 	}
-	return admin.New(s)
+	return v
 }
 
-// openAudit opens where records go.
-func (c *cli) openAudit(cfg *config.Config, stdout io.Writer) (*audit.Log, error) {
-	return audit.Open(cfg.Audit.File, stdout, c.stderr)
+// tenantNamed finds a tenant of the configuration; with an empty name the only
+// one there is. Its error is for whoever typed the name.
+func tenantNamed(cfg *config.Config, name string) (config.Tenant, error) {
+	var all []string
+	for _, t := range cfg.Tenants {
+		if t.Name == name || name == "" && len(cfg.Tenants) == 1 {
+			return t, nil
+		}
+		all = append(all, t.Name)
+	}
+	const most = 20
+	known := strings.Join(all[:min(len(all), most)], ", ")
+	if len(all) > most {
+		known += fmt.Sprintf(" and %d more", len(all)-most)
+	}
+	if name == "" {
+		return config.Tenant{}, &usageError{fmt.Errorf("there are several tenants; say --tenant NAME, one of %s", known)}
+	}
+	return config.Tenant{}, &usageError{fmt.Errorf("no tenant is called %s; there are %s", name, cmp.Or(known, "none"))}
 }

@@ -88,12 +88,12 @@ func (c *cli) runDemo(ctx context.Context, s simulator.Config, address, admin st
 	defer stopSimulating()
 
 	log := zerolog.New(zerolog.ConsoleWriter{Out: c.stderr, NoColor: true, TimeFormat: time.TimeOnly}).Level(zerolog.WarnLevel).With().Timestamp().Logger()
-	err = c.runProxy(ctx, cfg, env, log, &storyWriter{w: c.stdout}, func(p *parts, where addresses) {
+	err = runProxy(ctx, running{config: cfg, env: env, log: log, records: &storyWriter{w: c.stdout}, stderr: c.stderr, up: func(p *parts, where addresses) {
 		waiting, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		p.measured(waiting)
 		c.welcome(p, sim, where, allow)
-	})
+	}})
 	if err == nil {
 		fmt.Fprintln(c.stdout, "\nThe demo has ended.")
 	}

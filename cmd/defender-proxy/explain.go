@@ -3,14 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
 	"strings"
 
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
-	"defender-proxy/internal/admin"
-	"defender-proxy/internal/audit"
 	"defender-proxy/internal/config"
 	"defender-proxy/proxy"
 )
@@ -51,7 +47,7 @@ Exits with 1 when the request would be refused.`,
 					return err
 				}
 			}
-			p, err := assemble(cfg, c.env, zerolog.Nop())
+			p, err := c.alone(cfg, file)
 			if err != nil {
 				return err
 			}
@@ -84,14 +80,10 @@ func fresh() *config.Config {
 }
 
 func (c *cli) answer(ctx context.Context, p *parts, q proxy.Question, output string) error {
-	handler, err := p.proxy(audit.New(io.Discard), admin.NewMetrics(buildVersion()))
-	if err != nil {
-		return err
-	}
 	if q.Client == "" {
 		q.Client = p.clients[0].Name
 	}
-	e, err := handler.Explain(ctx, q)
+	e, err := p.proxy.Explain(ctx, q)
 	if err != nil {
 		return &usageError{err}
 	}

@@ -35,7 +35,7 @@ Try it without an account:   defender-proxy demo`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(c.serve(), c.demo(), c.simulate(), c.check(), c.explain(), c.operations(), c.token(), c.regions(), c.version())
+	root.AddCommand(c.serve(), c.demo(), c.simulate(), c.check(), c.login(), c.consentURL(), c.explain(), c.operations(), c.token(), c.regions(), c.version())
 	root.CompletionOptions.HiddenDefaultCmd = false
 	return root
 }

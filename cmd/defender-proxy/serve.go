@@ -9,17 +9,19 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"defender-proxy/internal/admin"
+	"defender-proxy/internal/audit"
 	"defender-proxy/internal/config"
 	"defender-proxy/internal/listen"
-	"defender-proxy/proxy"
 )
 
 func (c *cli) serve() *cobra.Command {
@@ -29,22 +31,30 @@ func (c *cli) serve() *cobra.Command {
 		Short: "Run the proxy",
 		Long: `Run the proxy with a configuration, until it is interrupted or gets SIGTERM; then
 running requests may finish. The log goes to standard error, audit records go
-where audit.file says, to standard output unless it says otherwise.`,
+where audit.file says, to standard output unless it says otherwise.
+
+The configuration is read again when one of its files has changed, on SIGHUP, and
+on POST /-/reload of the operator's listener. A faulty one is told in the log, and
+the one before it serves on.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			lv, err := zerolog.ParseLevel(level)
 			if err != nil || level == "" {
 				return &usageError{fmt.Errorf("--log-level %q is none of debug, info, warn, error", level)}
 			}
+			// From here on, so that a SIGHUP during the start is carried out after it.
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP)
+			defer signal.Stop(hup)
+			begun := time.Now()
 			cfg, err := c.load(file)
 			if err != nil {
 				return err
 			}
-			log := c.logger(lv)
-			for _, w := range cfg.Warnings {
-				log.Warn().Msg(w.String())
-			}
-			return c.runProxy(cmd.Context(), cfg, c.env, log, c.stdout, nil)
+			return runProxy(cmd.Context(), running{
+				config: cfg, read: begun, file: file, env: c.env, log: c.logger(lv), records: c.stdout, stderr: c.stderr,
+				load: func() (*config.Config, error) { return config.Load(file, c.env) }, hup: hup,
+			})
 		},
 	}
 	configFlag(cmd, &file)
@@ -59,72 +69,95 @@ type addresses struct {
 	admin     net.Addr
 }
 
-// runProxy runs the proxy until ctx ends. running, if there is one, is called
-// once every address is bound.
-func (c *cli) runProxy(ctx context.Context, cfg *config.Config, env func(string) (string, bool), log zerolog.Logger, records io.Writer, running func(*parts, addresses)) error {
-	p, err := assemble(cfg, env, log)
-	if err != nil {
-		return err
-	}
-	record, err := c.openAudit(cfg, records)
+// running says what to run.
+type running struct {
+	config *config.Config
+	read   time.Time // when its reading began
+	file   string
+	env    func(string) (string, bool)
+	log    zerolog.Logger
+	// records and stderr are where audit.file may lead beside a file.
+	records, stderr io.Writer
+	// load reads the configuration anew, when hup or a change of its files says so;
+	// nil for one that cannot be read again.
+	load func() (*config.Config, error)
+	hup  <-chan os.Signal
+	// up, if there is one, is called once every address is bound.
+	up func(*parts, addresses)
+}
+
+// runProxy runs the proxy until ctx ends.
+func runProxy(ctx context.Context, r running) error {
+	record, err := audit.Open(r.config.Audit.File, r.records, r.stderr)
 	if err != nil {
 		return err
 	}
 	defer record.Close()
-	metrics := admin.NewMetrics(buildVersion())
-	handler, err := p.proxy(record, metrics)
+	core, err := newCore(r.config, r.file, r.env, r.log, record)
 	if err != nil {
 		return err
 	}
-	servers, where, err := p.bind(ctx, handler, metrics)
+	p, err := core.assemble(r.config, nil)
+	if err != nil {
+		return err
+	}
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+	s := &service{core: core, ctx: background, started: initialOf(r.config), load: r.load, turn: make(chan struct{}, 1)}
+	s.now.Store(p)
+	s.metrics.ConfigRead(true, r.read)
+	servers, where, err := s.bind(ctx)
 	if err != nil {
 		return err
 	}
 
 	// net/http's transport tells the standard logger of answers that nobody asked
 	// for, and quotes them; they may hold what must not be in a log.
-	stdlog.SetOutput(quietLog{log})
+	stdlog.SetOutput(quietLog{s.log})
 	defer stdlog.SetOutput(os.Stderr)
 
-	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
-	wait := p.start(background)
-	var warm sync.WaitGroup
-	for _, t := range p.tenants {
-		warm.Go(func() { p.warm(background, t) })
-	}
+	wait := s.start(background)
+	s.turn <- struct{}{} // the first look at the files comes before any reload
 	failed := make(chan error, len(servers))
 	var serving sync.WaitGroup
-	for _, s := range servers {
-		log.Info().Str("address", s.listener.Addr().String()).Str("for", s.name).Msg("listening")
+	for _, server := range servers {
+		s.log.Info().Str("address", server.listener.Addr().String()).Str("for", server.name).Msg("listening")
 		serving.Go(func() {
-			if err := s.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-				failed <- fmt.Errorf("serve %s: %w", s.name, err)
+			if err := server.Serve(server.listener); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serve %s: %w", server.name, err)
 			}
 		})
 	}
-	if running != nil {
-		running(p, where)
+	s.complain(nil, r.config)
+	s.warm(p)
+	var following sync.WaitGroup
+	if s.load != nil {
+		following.Go(func() {
+			s.watchFiles(r.config, r.read)
+			<-s.turn
+			ticker := time.NewTicker(watchEvery)
+			defer ticker.Stop()
+			s.follow(ticker.C, r.hup)
+		})
+	} else {
+		<-s.turn
+	}
+	if r.up != nil {
+		r.up(p, where)
 	}
 	select {
 	case <-ctx.Done():
 		err = nil
 	case err = <-failed:
 	}
-	drain(servers, cfg.Limits.ShutdownTimeout, log)
+	drain(servers, r.config.Limits.ShutdownTimeout, s.log)
 	serving.Wait()
 	stopBackground()
-	warm.Wait()
+	following.Wait()
+	s.turn <- struct{}{} // a reload that was cut off ends first, and none begins
+	s.warming.Wait()
 	wait()
 	return err
-}
-
-// warm asks for a tenant's first token before the first caller does. What goes
-// wrong is told by the engine's log and by readiness.
-func (p *parts) warm(ctx context.Context, t proxy.Tenant) {
-	for _, s := range services(t) {
-		_, _ = t.Upstreams[s].Token.Bearer(ctx)
-		return
-	}
 }
 
 // server is an http.Server with its listener.
@@ -135,49 +168,51 @@ type server struct {
 }
 
 // bind opens every address, or none: all that are taken are told at once.
-func (p *parts) bind(ctx context.Context, handler *proxy.Proxy, metrics *admin.Metrics) (servers []*server, where addresses, err error) {
+func (s *service) bind(ctx context.Context) (servers []*server, where addresses, err error) {
 	var faults []error
 	defer func() {
 		if err != nil {
-			for _, s := range servers {
-				_ = s.listener.Close()
+			for _, open := range servers {
+				_ = open.listener.Close()
 			}
 		}
 	}()
-	open := func(name string, s listen.Settings, h http.Handler) net.Addr {
-		l, err := listen.Open(ctx, s)
+	cfg := s.started
+	open := func(name string, settings listen.Settings, h http.Handler) net.Addr {
+		l, err := listen.Open(ctx, settings)
 		if err != nil {
 			faults = append(faults, err)
 			return nil
 		}
-		servers = append(servers, &server{Server: p.httpServer(h), listener: l, name: name})
+		servers = append(servers, &server{Server: s.httpServer(h), listener: l, name: name})
 		return l.Addr()
 	}
-	for _, l := range p.config.Listeners {
+	for i, l := range cfg.Listeners {
 		settings := listen.Settings{Address: l.Address}
 		if l.TLS != nil {
 			settings.CertFile, settings.KeyFile = l.TLS.CertFile, l.TLS.KeyFile
 		}
-		h, err := handler.Handler(proxy.Listener{
-			Address: l.Address, Hosts: l.Hosts, Tenant: l.Tenant, Clients: l.Clients, PublicURL: l.PublicURL, TLS: l.TLS != nil,
-		})
-		if err != nil {
-			return servers, where, err
-		}
-		where.listeners = append(where.listeners, open("callers", settings, h))
+		where.listeners = append(where.listeners, open("callers", settings, s.handler(i)))
 	}
-	h, err := p.admin(metrics)
+	sources := admin.Sources{
+		View:    func() *admin.View { return s.now.Load().view },
+		Monitor: s.monitor, Metrics: s.metrics, Names: listen.NewNames(nil, false, ""),
+	}
+	if s.load != nil {
+		sources.Reload = func(ctx context.Context) (*admin.Reloaded, error) { return s.reload(ctx, "POST /-/reload") }
+	}
+	h, err := admin.New(sources)
 	if err != nil {
 		return servers, where, err
 	}
-	where.admin = open("operator", listen.Settings{Address: p.config.Admin.Address}, h)
+	where.admin = open("operator", listen.Settings{Address: cfg.Admin.Address}, h)
 	return servers, where, errors.Join(faults...)
 }
 
 // httpServer bounds what a caller can hold open. Bodies and answers have no
 // deadline of their own as a whole: proxy moves it on while they make progress.
-func (p *parts) httpServer(h http.Handler) http.Server {
-	cfg := p.config
+func (s *service) httpServer(h http.Handler) http.Server {
+	cfg := s.started
 	return http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: cfg.Limits.ReadHeaderTimeout,
@@ -187,7 +222,7 @@ func (p *parts) httpServer(h http.Handler) http.Server {
 		IdleTimeout:                  cfg.Limits.IdleTimeout,
 		MaxHeaderBytes:               int(cfg.Limits.HeaderBytes),
 		DisableGeneralOptionsHandler: true, // OPTIONS * is a request like any other, to be refused and recorded
-		ErrorLog:                     stdlog.New(quietLog{p.log}, "", 0),
+		ErrorLog:                     stdlog.New(quietLog{s.log}, "", 0),
 	}
 }
 

@@ -2,18 +2,18 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"strings"
+	"slices"
 	"time"
-
-	"github.com/rs/zerolog"
 
 	"defender-proxy/policy"
 	"defender-proxy/proxy"
 )
 
-// onlinePatience bounds what a command asks of Entra ID and the regions.
-const onlinePatience = 30 * time.Second
+// onlinePatience bounds what a command asks of Entra ID and the regions, for so
+// many tenants.
+func onlinePatience(tenants int) time.Duration {
+	return 30*time.Second + time.Duration(tenants)*250*time.Millisecond
+}
 
 // online builds the parts of a configuration, runs them while f looks at them,
 // and ends them.
@@ -22,11 +22,11 @@ func (c *cli) online(ctx context.Context, file string, f func(context.Context, *
 	if err != nil {
 		return err
 	}
-	p, err := assemble(cfg, c.env, zerolog.Nop())
+	p, err := c.alone(cfg, file)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, onlinePatience)
+	ctx, cancel := context.WithTimeout(ctx, onlinePatience(len(p.tenants)))
 	wait := p.start(ctx)
 	defer wait()
 	defer cancel()
@@ -46,15 +46,9 @@ func services(t proxy.Tenant) []policy.Service {
 
 // pick chooses a tenant by name; with an empty one the only tenant there is.
 func (p *parts) pick(name string) (proxy.Tenant, error) {
-	var all []string
-	for _, t := range p.tenants {
-		if t.Name == name || name == "" && len(p.tenants) == 1 {
-			return t, nil
-		}
-		all = append(all, t.Name)
+	named, err := tenantNamed(p.config, name)
+	if err != nil {
+		return proxy.Tenant{}, err
 	}
-	if name == "" {
-		return proxy.Tenant{}, &usageError{fmt.Errorf("there are several tenants; say --tenant NAME, one of %s", strings.Join(all, ", "))}
-	}
-	return proxy.Tenant{}, &usageError{fmt.Errorf("no tenant is called %s; there are %s", name, strings.Join(all, ", "))}
+	return p.tenants[slices.IndexFunc(p.tenants, func(t proxy.Tenant) bool { return t.Name == named.Name })], nil
 }

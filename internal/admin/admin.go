@@ -1,94 +1,104 @@
 // Package admin is the operator's side: whether the proxy lives and is ready,
-// which regions it goes to, and its metrics.
+// how each tenant's credential and tokens are, which regions it goes to, its
+// metrics, and the one thing to do there, to read the configuration again.
 //
 // It has a listener of its own, so that no caller of the APIs reaches it, and
 // no page of it holds a token or a secret. cmd builds it from the same parts as
-// the proxy; it changes nothing.
+// the proxy, and says at each question which configuration is in force.
 package admin
 
 import (
-	"context"
 	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"defender-proxy/internal/clients"
 	"defender-proxy/internal/listen"
-	"defender-proxy/internal/token"
-	"defender-proxy/policy"
 	"defender-proxy/regions"
 )
 
-// Tenant is a tenant as readiness and metrics see it.
-type Tenant struct {
-	Name string
-	// Access is by service. The tenant is ready when one of them is; the first
-	// one's token is asked for, the others count once somebody has used them.
-	Access []Access
-}
-
-// Access is what a tenant's requests to one service go through.
-type Access struct {
-	Service policy.Service
-	Token   *token.Source
-	Regions *regions.Pool
-}
-
 // Sources are what the pages tell about.
 type Sources struct {
-	Tenants []Tenant
+	// View gives the configuration that is in force. It is called for each request,
+	// concurrently, and returns at once; what it gives does not change any more.
+	View    func() *View
 	Monitor *regions.Monitor
 	Metrics *Metrics
 	// Names are what the listener may be called.
 	Names *listen.Names
-	// Clients are the groups that may use it; nil admits whoever reaches the
-	// address, which config allows on loopback only.
-	Clients *clients.Groups
+	// Reload reads the configuration anew; nil where there is none to read, and
+	// then there is no page for it.
+	Reload Reload
 }
 
-// patience bounds how long a readiness question waits for tokens that have not
-// come yet.
-const patience = 2 * time.Second
+// pages are the handlers of the admin listener.
+type pages struct {
+	Sources
+	// begun says that every tenant's first token has once come or failed.
+	begun atomic.Bool
+}
 
 // New makes the handler of the admin listener. It is safe for concurrent use.
+// Metrics may serve one handler only.
 func New(s Sources) (http.Handler, error) {
-	if s.Monitor == nil || s.Metrics == nil || s.Names == nil {
-		return nil, errors.New("admin: monitor, metrics and names are all needed")
+	if s.View == nil || s.Monitor == nil || s.Metrics == nil || s.Names == nil {
+		return nil, errors.New("admin: view, monitor, metrics and names are all needed")
 	}
 	if err := s.Metrics.registry.Register(state{s}); err != nil {
 		return nil, fmt.Errorf("admin: register metrics: %w", err)
 	}
+	p := &pages{Sources: s}
 	r := mux.NewRouter().SkipClean(true).UseEncodedPath()
+	add := func(path string, page http.Handler, methods ...string) {
+		r.Path(path).Handler(only(methods, page))
+	}
 	for path, page := range map[string]http.HandlerFunc{
 		"/":          index,
 		"/-/healthy": healthy,
-		"/-/ready":   s.ready,
-		"/-/regions": s.regions,
+		"/-/ready":   p.ready,
+		"/-/regions": p.regions,
+		"/-/tenants": p.tenants,
 	} {
-		r.Path(path).Methods(http.MethodGet, http.MethodHead).HandlerFunc(page)
+		add(path, page, http.MethodGet, http.MethodHead)
 	}
-	r.Path("/metrics").Methods(http.MethodGet, http.MethodHead).Handler(promhttp.HandlerFor(s.Metrics.registry, promhttp.HandlerOpts{}))
+	add("/metrics", promhttp.HandlerFor(s.Metrics.registry, promhttp.HandlerOpts{}), http.MethodGet, http.MethodHead)
+	if s.Reload != nil {
+		add("/-/reload", http.HandlerFunc(p.reload), http.MethodPost)
+	}
 	r.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusNotFound, "NotFound", "There is no such page. GET / lists those there are.")
 	})
-	r.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Allow", "GET, HEAD")
-		refuse(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "The pages of this listener are to be read: GET them.")
+	return p.guarded(r), nil
+}
+
+// only refuses other methods than those given.
+func only(methods []string, page http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if slices.Contains(methods, r.Method) {
+			page.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Allow", strings.Join(methods, ", "))
+		message := "This page is to be read: GET it."
+		if methods[0] == http.MethodPost {
+			message = "This page does something: POST to it."
+		}
+		refuse(w, http.StatusMethodNotAllowed, "MethodNotAllowed", message)
 	})
-	return s.guarded(r), nil
 }
 
 // guarded checks who asks, under which name and as which page. mux's own
 // middleware would not run where nothing matches.
-func (s Sources) guarded(next http.Handler) http.Handler {
+func (p *pages) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
@@ -96,14 +106,14 @@ func (s Sources) guarded(next http.Handler) http.Handler {
 			// Nobody reads a body here, and net/http would wait for its end.
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(2 * time.Second))
 		}
-		if s.Clients != nil {
+		if groups := p.View().Clients; groups != nil {
 			from, err := netip.ParseAddrPort(r.RemoteAddr)
-			if _, ok := s.Clients.Find(from.Addr()); err != nil || !ok {
+			if _, ok := groups.Find(from.Addr()); err != nil || !ok {
 				refuse(w, http.StatusForbidden, "ClientNotAdmitted", "Your address belongs to no client group under admin.clients of the proxy's configuration.")
 				return
 			}
 		}
-		err := s.Names.Check(r)
+		err := p.Names.Check(r)
 		var host *listen.HostError
 		switch {
 		case errors.As(err, &host):
@@ -128,116 +138,6 @@ func index(w http.ResponseWriter, _ *http.Request) {
 // of Entra ID or of a region is no reason to restart it.
 func healthy(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]bool{"healthy": true})
-}
-
-// ready says whether requests can be answered: for each tenant a live token and
-// a region that answers. The question itself counts as a use of the token, so
-// that a proxy that is watched is warm.
-func (s Sources) ready(w http.ResponseWriter, r *http.Request) {
-	type row struct {
-		Tenant  string         `json:"tenant"`
-		Service policy.Service `json:"service,omitempty"`
-		Ready   bool           `json:"ready"`
-		Region  regions.Name   `json:"region,omitempty"`
-		Reason  string         `json:"reason,omitempty"`
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), patience)
-	defer cancel()
-	view := struct {
-		Ready   bool  `json:"ready"`
-		Tenants []row `json:"tenants"`
-	}{Ready: len(s.Tenants) > 0, Tenants: []row{}}
-	for _, t := range s.Tenants {
-		o := row{Tenant: t.Name, Reason: "no service can be reached in the tenant's cloud and regions"}
-		for i, a := range t.Access {
-			reason := a.reason(ctx, i == 0)
-			if i > 0 && reason != "" {
-				continue // the first one's reason is told
-			}
-			current, _ := a.Regions.Current()
-			o.Service, o.Region, o.Reason, o.Ready = a.Service, current.Region, reason, reason == ""
-			if o.Ready {
-				break
-			}
-		}
-		view.Ready = view.Ready && o.Ready
-		view.Tenants = append(view.Tenants, o)
-	}
-	status := http.StatusOK
-	if !view.Ready {
-		status = http.StatusServiceUnavailable
-		w.Header().Set("Retry-After", "5")
-	}
-	writeJSON(w, status, view)
-}
-
-// reason says why requests to the service cannot be answered; empty means that
-// they can. With ask a token that is not there is asked for.
-func (a Access) reason(ctx context.Context, ask bool) string {
-	if !ask {
-		if st := a.Token.State(); !st.Live {
-			return "no token"
-		}
-	} else if _, err := a.Token.Bearer(ctx); err != nil {
-		var known *token.Error
-		if errors.As(err, &known) {
-			return known.Sentence + " " + known.Remedy
-		}
-		return "the token has been asked for and has not come yet"
-	}
-	if !a.Regions.Answering() {
-		return "no region has answered a probe; see /-/regions"
-	}
-	return ""
-}
-
-// Region is one row of /-/regions and of the command regions.
-type Region struct {
-	Service   regions.Service `json:"service"`
-	Region    regions.Name    `json:"region"`
-	Host      string          `json:"host"`
-	Healthy   bool            `json:"healthy"`
-	LatencyMS *float64        `json:"latency_ms"` // null before the first probe
-	LastMS    *float64        `json:"last_ms"`
-	Samples   int             `json:"samples"`
-	Failures  int             `json:"failures"` // in a row
-	Failure   string          `json:"failure,omitempty"`
-	FailedAt  *time.Time      `json:"failed_at,omitempty"`
-	Since     time.Time       `json:"since"`
-	Chosen    []string        `json:"chosen,omitempty"` // why pools go here first
-}
-
-// Regions gives a Monitor's snapshot in the words of /-/regions.
-func Regions(snapshot []regions.State) []Region {
-	rows := make([]Region, len(snapshot))
-	for i, st := range snapshot {
-		row := Region{
-			Service: st.Service, Region: st.Region, Host: st.Host, Healthy: st.Healthy,
-			Samples: st.Samples, Failures: st.Failures, Failure: st.LastFailure, Since: st.Since.UTC(),
-		}
-		if st.Samples > 0 {
-			row.LatencyMS, row.LastMS = ms(st.Latency), ms(st.Last)
-		}
-		if !st.LastFailureAt.IsZero() {
-			at := st.LastFailureAt.UTC()
-			row.FailedAt = &at
-		}
-		for _, c := range st.Chosen {
-			row.Chosen = append(row.Chosen, c.Reason)
-		}
-		rows[i] = row
-	}
-	return rows
-}
-
-// ms gives milliseconds to a tenth.
-func ms(d time.Duration) *float64 {
-	v := math.Round(float64(d)/float64(time.Millisecond)*10) / 10
-	return &v
-}
-
-func (s Sources) regions(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{"regions": Regions(s.Monitor.Snapshot())})
 }
 
 func refuse(w http.ResponseWriter, status int, code, message string) {

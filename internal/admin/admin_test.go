@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"strings"
 	"sync"
@@ -16,14 +18,16 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
 
 	"defender-proxy/internal/audit"
 	"defender-proxy/internal/clients"
-	"defender-proxy/internal/credential"
 	"defender-proxy/internal/listen"
 	"defender-proxy/internal/token"
 	"defender-proxy/regions"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // side is an admin listener over a simulated Entra ID and one region, both of
 // which can be told to fail.
@@ -32,73 +36,135 @@ type side struct {
 	handler http.Handler
 	metrics *Metrics
 	monitor *regions.Monitor
+	engine  *token.Engine
+	server  *httptest.Server
+	pool    *regions.Pool
 
 	mu           sync.Mutex // guards what follows
 	refuse, down bool
+	hang         bool
+	roles        []string
+	view         *View
+	health       token.Health
+	asked        int // for tokens
 }
 
-func newSide(t *testing.T, change func(*Sources)) *side {
+const (
+	tenantID = "11111111-1111-1111-1111-111111111111"
+	clientID = "22222222-2222-2222-2222-222222222222"
+)
+
+// proof is a client secret whose health the side says.
+type proof struct{ s *side }
+
+func (p proof) Proofs(context.Context, token.Ask) ([]token.Proof, error) {
+	return []token.Proof{{Name: "client secret", Form: url.Values{"client_secret": {"canary-secret"}}, Secrets: []string{"canary-secret"}}}, nil
+}
+
+func (p proof) Health() token.Health {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	return p.s.health
+}
+
+func newSide(t *testing.T, change func(*side, *Sources)) *side {
 	t.Helper()
-	s := &side{t: t, metrics: NewMetrics("test")}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		refuse, down := s.refuse, s.down
-		s.mu.Unlock()
-		if !strings.HasSuffix(r.URL.Path, "/token") {
-			if down {
-				w.WriteHeader(503)
-				return
-			}
-			w.WriteHeader(401)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		if refuse {
-			w.WriteHeader(401)
-			fmt.Fprint(w, `{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided."}`)
-			return
-		}
-		_ = r.ParseForm()
-		signed, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
-			"tid": "11111111-1111-1111-1111-111111111111", "aud": strings.TrimSuffix(r.PostForm.Get("scope"), "/.default"),
-			"exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix(), "roles": []string{"Alert.Read.All"},
-		}).SignedString([]byte("canary-key"))
-		fmt.Fprintf(w, `{"token_type":"Bearer","expires_in":3599,"access_token":%q}`, signed)
-	}))
+	s := &side{t: t, metrics: NewMetrics("test"), roles: []string{"Alert.Read.All"}, health: token.Health{Kind: "client_secret"}}
+	s.server = httptest.NewServer(http.HandlerFunc(s.serve))
 	settings := regions.DefaultSettings()
 	settings.ProbeInterval = 50 * time.Millisecond
 	transport := &http.Transport{}
 	s.monitor = regions.NewMonitor(settings, transport)
-	pool, err := s.monitor.Pool(regions.Cloud{Name: "lab", Endpoints: map[regions.Service]map[regions.Name]string{"mde": {"eu": server.URL}}}, "mde", nil, "")
-	if err != nil {
+	var err error
+	if s.pool, err = s.monitor.Pool(regions.Cloud{Name: "lab", Endpoints: map[regions.Service]map[regions.Name]string{"mde": {"eu": s.server.URL}}}, "mde", nil, ""); err != nil {
 		t.Fatal(err)
 	}
-	engine := token.New(token.Options{Transport: transport, Log: zerolog.Nop()})
-	source := engine.Source(token.Account{
-		Name: "contoso", Authority: server.URL, Tenant: "11111111-1111-1111-1111-111111111111", ClientID: "22222222-2222-2222-2222-222222222222",
-		Credential: credential.ClientSecret(credential.Plain(func() (string, error) { return "canary-secret", nil }), nil),
-	}, "https://mde.example")
-	sources := Sources{
-		Tenants: []Tenant{{Name: "contoso", Access: []Access{{Service: "mde", Token: source, Regions: pool}}}},
-		Monitor: s.monitor, Metrics: s.metrics, Names: listen.NewNames(nil, false, ""),
-	}
+	s.engine = token.New(token.Options{Transport: transport, Log: zerolog.Nop()})
+	s.view = &View{Tenants: []Tenant{s.tenant("contoso")}}
+	sources := Sources{View: s.current, Monitor: s.monitor, Metrics: s.metrics, Names: listen.NewNames(nil, false, "")}
 	if change != nil {
-		change(&sources)
+		change(s, &sources)
 	}
 	if s.handler, err = New(sources); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { _ = engine.Run(ctx) })
+	running.Go(func() { _ = s.engine.Run(ctx) })
 	running.Go(func() { _ = s.monitor.Run(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		running.Wait()
 		transport.CloseIdleConnections()
-		server.Close()
+		s.server.Close()
 	})
 	return s
+}
+
+func (s *side) serve(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	refuse, down, hang, roles := s.refuse, s.down, s.hang, s.roles
+	if strings.HasSuffix(r.URL.Path, "/token") {
+		s.asked++
+	}
+	s.mu.Unlock()
+	switch {
+	case !strings.HasSuffix(r.URL.Path, "/token") && down:
+		w.WriteHeader(503)
+		return
+	case !strings.HasSuffix(r.URL.Path, "/token"):
+		w.WriteHeader(401)
+		return
+	case hang:
+		_, _ = io.Copy(io.Discard, r.Body) // else the end of the connection is not seen
+		<-r.Context().Done()
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if refuse {
+		w.WriteHeader(401)
+		fmt.Fprint(w, `{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided."}`)
+		return
+	}
+	_ = r.ParseForm()
+	signed, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+		"tid": tenantID, "aud": strings.TrimSuffix(r.PostForm.Get("scope"), "/.default"),
+		"exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix(), "roles": roles,
+	}).SignedString([]byte("canary-key"))
+	fmt.Fprintf(w, `{"token_type":"Bearer","expires_in":3599,"access_token":%q}`, signed)
+}
+
+// tenant makes one with a source of its own.
+func (s *side) tenant(name string) Tenant {
+	source := s.engine.Source(token.Account{
+		Name: name, Cloud: name, Authority: s.server.URL, Tenant: tenantID, ClientID: clientID, Credential: proof{s},
+	}, "https://mde.example")
+	return Tenant{
+		Name: name, ID: tenantID, Cloud: "lab", ClientID: clientID, ConsentURL: "https://login.example/consent",
+		Access: []Access{{Service: "mde", Audience: "https://mde.example", Token: source, Regions: s.pool}},
+	}
+}
+
+func (s *side) current() *View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view
+}
+
+// with changes the side.
+func (s *side) with(change func(*side)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(s)
+}
+
+// warm asks for the first token of every tenant, as serve does.
+func (s *side) warm() {
+	for _, t := range s.current().Tenants {
+		for _, a := range t.Access {
+			_, _ = a.Token.Bearer(s.t.Context())
+		}
+	}
 }
 
 func (s *side) set(refuse, down bool) {
@@ -142,50 +208,6 @@ func (s *side) until(path string, status int) string {
 	}
 }
 
-func TestReadyNeedsATokenAndARegionThatAnswers(t *testing.T) {
-	s := newSide(t, nil)
-	body := s.until("/-/ready", 200)
-	var view struct {
-		Ready   bool
-		Tenants []struct {
-			Tenant, Service, Region, Reason string
-			Ready                           bool
-		}
-	}
-	if err := json.Unmarshal([]byte(body), &view); err != nil || !view.Ready || len(view.Tenants) != 1 || view.Tenants[0].Region != "eu" {
-		t.Fatalf("ready says %s, %v", body, err)
-	}
-	s.set(false, true)
-	if body := s.until("/-/ready", 503); !strings.Contains(body, "no region has answered") {
-		t.Errorf("a region that is out: %s", body)
-	}
-	s.set(false, false)
-	s.until("/-/ready", 200)
-}
-
-func TestReadyTellsWhyThereIsNoToken(t *testing.T) {
-	s := newSide(t, nil)
-	s.set(true, false)
-	w := s.get("/-/ready")
-	if w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "secret") || !strings.Contains(w.Body.String(), `"tenant":"contoso"`) {
-		t.Errorf("got %d %s", w.Code, w.Body)
-	}
-	if w := s.get("/-/healthy"); w.Code != 200 {
-		t.Errorf("the process is not healthy: %d", w.Code)
-	}
-}
-
-func TestAProxyWithoutTenantsIsNotReady(t *testing.T) {
-	s := newSide(t, func(s *Sources) { s.Tenants = nil })
-	if w := s.get("/-/ready"); w.Code != 503 {
-		t.Errorf("got %d %s", w.Code, w.Body)
-	}
-	s = newSide(t, func(s *Sources) { s.Tenants = []Tenant{{Name: "lonely"}} })
-	if w := s.get("/-/ready"); w.Code != 503 || !strings.Contains(w.Body.String(), "no service") {
-		t.Errorf("got %d %s", w.Code, w.Body)
-	}
-}
-
 func TestWhoMayAsk(t *testing.T) {
 	s := newSide(t, nil)
 	for _, c := range []struct {
@@ -201,14 +223,17 @@ func TestWhoMayAsk(t *testing.T) {
 		{"a cross-site request", "/-/regions", []string{"Sec-Fetch-Site", "cross-site"}, 403},
 		{"a page that there is not", "/nothing", nil, 404},
 		{"a write", "POST /-/ready", nil, 405},
+		{"the tenants", "/-/tenants", nil, 200},
+		{"the tenants under another name", "/-/tenants", []string{"Host", "evil.example"}, 421},
+		{"a reload where there is nothing to read", "POST /-/reload", nil, 404},
 		{"the debugger", "/debug/pprof/", nil, 404},
 	} {
 		if w := s.get(c.path, c.header...); w.Code != c.status || w.Header().Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%s: got %d %s, want %d", c.name, w.Code, w.Body, c.status)
 		}
 	}
-	closed := newSide(t, func(s *Sources) {
-		s.Clients = clients.New([]clients.Group{{Name: "ops", From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}})
+	closed := newSide(t, func(s *side, _ *Sources) {
+		s.view.Clients = clients.New([]clients.Group{{Name: "ops", From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}})
 	})
 	if w := closed.get("/-/healthy"); w.Code != 403 || !strings.Contains(w.Body.String(), "admin.clients") {
 		t.Errorf("an address of no group gets %d %s", w.Code, w.Body)
@@ -217,6 +242,7 @@ func TestWhoMayAsk(t *testing.T) {
 
 func TestRegionsShowsWhatWasMeasured(t *testing.T) {
 	s := newSide(t, nil)
+	s.warm()
 	s.until("/-/ready", 200)
 	var view struct{ Regions []Region }
 	if err := json.Unmarshal(s.get("/-/regions").Body.Bytes(), &view); err != nil || len(view.Regions) != 1 {
@@ -229,6 +255,7 @@ func TestRegionsShowsWhatWasMeasured(t *testing.T) {
 
 func TestMetricsCountAndTheirLabelsAreBounded(t *testing.T) {
 	s := newSide(t, nil)
+	s.warm()
 	s.until("/-/ready", 200)
 	s.metrics.Observe(&audit.Record{Operation: "alerts.list", Class: "read", Status: 200, Region: "eu", Tried: []string{"us", "eu"}, Attempts: 2, BytesOut: 7, Duration: time.Second, FirstByte: time.Second})
 	s.metrics.Observe(&audit.Record{Status: 404, Code: "UnknownOperation"})

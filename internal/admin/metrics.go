@@ -3,6 +3,7 @@ package admin
 import (
 	"math"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -22,6 +23,8 @@ type Metrics struct {
 	firstByte *prometheus.HistogramVec
 	attempts  *prometheus.CounterVec
 	bytes     *prometheus.CounterVec
+	configOK  prometheus.Gauge
+	configAt  prometheus.Gauge
 }
 
 // durations are the buckets of times in seconds: from a cached answer to the
@@ -60,15 +63,34 @@ func NewMetrics(version string) *Metrics {
 			Help: "Bytes of bodies, by direction: in from callers, out to them.",
 		}, []string{"direction"}),
 	}
+	// Named as Prometheus names its own.
+	m.configOK = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "defender_proxy_config_last_reload_successful",
+		Help: "1 when the last attempt to read the configuration was successful, else 0.",
+	})
+	m.configAt = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "defender_proxy_config_last_reload_success_timestamp_seconds",
+		Help: "Unix time of the last time that the configuration was read successfully.",
+	})
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "defender_proxy_build_info",
 		Help:        "Always 1.",
 		ConstLabels: prometheus.Labels{"version": version},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.requests, m.refusals, m.duration, m.firstByte, m.attempts, m.bytes, info,
+	m.registry.MustRegister(m.requests, m.refusals, m.duration, m.firstByte, m.attempts, m.bytes, m.configOK, m.configAt, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// ConfigRead notes an attempt to read the configuration and put it into force.
+func (m *Metrics) ConfigRead(ok bool, now time.Time) {
+	if !ok {
+		m.configOK.Set(0)
+		return
+	}
+	m.configOK.Set(1)
+	m.configAt.Set(float64(now.UnixMilli()) / 1000)
 }
 
 // Observe counts one request by its record.
@@ -102,7 +124,8 @@ func statusLabel(status int) string {
 	return strconv.Itoa(status)
 }
 
-// state reports on scrape what tokens and regions are like right now.
+// state reports on scrape what tenants, tokens and regions are like right now. A
+// tenant that was taken out of the configuration has no series any more.
 type state struct{ sources Sources }
 
 var (
@@ -112,6 +135,10 @@ var (
 		"Time since the token of a tenant came; NaN when there is none.", []string{"tenant", "service"}, nil)
 	tokenFetches = prometheus.NewDesc("defender_proxy_token_fetches_total",
 		"Questions for a token, by outcome.", []string{"tenant", "service", "outcome"}, nil)
+	tenantReady = prometheus.NewDesc("defender_proxy_tenant_ready",
+		"1 while requests for a tenant can be answered, by what /-/ready goes by; else 0.", []string{"tenant"}, nil)
+	credentialExpires = prometheus.NewDesc("defender_proxy_credential_expires_in_seconds",
+		"Time until a tenant's credential ends by its own date, below 0 once it has; not there for one without a date.", []string{"tenant"}, nil)
 	regionLatency = prometheus.NewDesc("defender_proxy_region_latency_seconds",
 		"Smoothed time of a probe on a warm connection; NaN before the first.", []string{"service", "region", "host"}, nil)
 	regionUp = prometheus.NewDesc("defender_proxy_region_up",
@@ -119,7 +146,7 @@ var (
 )
 
 func (s state) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{tokenExpires, tokenAge, tokenFetches, regionLatency, regionUp} {
+	for _, d := range []*prometheus.Desc{tokenExpires, tokenAge, tokenFetches, tenantReady, credentialExpires, regionLatency, regionUp} {
 		ch <- d
 	}
 }
@@ -128,9 +155,18 @@ func (s state) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	for _, t := range s.sources.Tenants {
-		for _, a := range t.Access {
+	now := time.Now()
+	for _, t := range s.sources.View().Tenants {
+		ready := 0.0
+		if t.readiness().Ready {
+			ready = 1
+		}
+		gauge(tenantReady, ready, t.Name)
+		for i, a := range t.Access {
 			st := a.Token.State()
+			if end := st.Credential.Expires; i == 0 && !end.IsZero() {
+				gauge(credentialExpires, end.Sub(now).Seconds(), t.Name)
+			}
 			expires, age := 0.0, math.NaN()
 			if st.Live {
 				expires, age = st.ExpiresIn.Seconds(), st.Age.Seconds()

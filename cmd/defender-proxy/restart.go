@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+
+	"defender-proxy/internal/config"
+)
+
+// initial is what the process was started with, as far as it cannot change while
+// it runs: addresses and their certificates, the way out, sizes and times of
+// servers.
+type initial struct {
+	*config.Config
+	// files are the contents of those that were read once, by path.
+	files map[string]content
+}
+
+// initialOf takes note of what a process begins with.
+func initialOf(cfg *config.Config) initial {
+	s := initial{cfg, make(map[string]content)}
+	for _, l := range cfg.Listeners {
+		if l.TLS != nil {
+			s.files[l.TLS.CertFile] = contentOf(l.TLS.CertFile)
+			s.files[l.TLS.KeyFile] = contentOf(l.TLS.KeyFile)
+		}
+	}
+	if f := cfg.Egress.CAFile; f != "" {
+		s.files[f] = contentOf(f)
+	}
+	return s
+}
+
+func contentOf(file string) content { return glance(file, make(map[string]string)).read() }
+
+// hold gives next with whatever cannot change put back to what the process was
+// started with, and the keys for which that made a difference. The listeners are
+// those that are bound, in their order.
+func (s initial) hold(next *config.Config) (held *config.Config, keys []string) {
+	c := *next
+	h := holder{}
+	c.Listeners = s.listeners(next, &h)
+	if c.Admin.Address != s.Admin.Address {
+		// The groups go with the address: on loopback there may be none.
+		h.keys = append(h.keys, "admin.address")
+		c.Admin = s.Admin
+	}
+	hold(&h, "regions.probe_interval", &c.Regions.ProbeInterval, s.Regions.ProbeInterval)
+	hold(&h, "regions.switch_margin", &c.Regions.SwitchMargin, s.Regions.SwitchMargin)
+	hold(&h, "regions.switch_margin_min", &c.Regions.SwitchMarginMin, s.Regions.SwitchMarginMin)
+	hold(&h, "regions.connect_timeout", &c.Regions.ConnectTimeout, s.Regions.ConnectTimeout)
+	hold(&h, "regions.first_byte_timeout", &c.Regions.FirstByteTimeout, s.Regions.FirstByteTimeout)
+	hold(&h, "egress.proxy", &c.Egress.Proxy, s.Egress.Proxy)
+	if f := s.Egress.CAFile; f == c.Egress.CAFile && f != "" && s.files[f] != contentOf(f) {
+		h.keys = append(h.keys, "egress.ca_file")
+	}
+	hold(&h, "egress.ca_file", &c.Egress.CAFile, s.Egress.CAFile)
+	hold(&h, "audit.file", &c.Audit.File, s.Audit.File)
+	hold(&h, "limits.token_concurrency", &c.Limits.TokenConcurrency, s.Limits.TokenConcurrency)
+	hold(&h, "limits.header_bytes", &c.Limits.HeaderBytes, s.Limits.HeaderBytes)
+	hold(&h, "limits.read_header_timeout", &c.Limits.ReadHeaderTimeout, s.Limits.ReadHeaderTimeout)
+	hold(&h, "limits.idle_timeout", &c.Limits.IdleTimeout, s.Limits.IdleTimeout)
+	hold(&h, "limits.shutdown_timeout", &c.Limits.ShutdownTimeout, s.Limits.ShutdownTimeout)
+	return &c, h.keys
+}
+
+type holder struct{ keys []string }
+
+func hold[T comparable](h *holder, key string, value *T, started T) {
+	if *value != started {
+		h.keys = append(h.keys, key)
+		*value = started
+	}
+}
+
+// listeners gives those that are bound, with what next says of them: the first
+// that has the address, where several are alike in that.
+func (s initial) listeners(next *config.Config, h *holder) []config.Listener {
+	taken := make([]bool, len(next.Listeners))
+	var all []config.Listener
+	gone := false
+	for _, bound := range s.Listeners {
+		i := slices.IndexFunc(next.Listeners, func(l config.Listener) bool { return l.Address == bound.Address })
+		for i >= 0 && i < len(taken) && (taken[i] || next.Listeners[i].Address != bound.Address) {
+			i++
+		}
+		if i < 0 || i == len(taken) {
+			gone = true
+			all = append(all, orphan(bound, next))
+			continue
+		}
+		taken[i] = true
+		l := next.Listeners[i]
+		if !reflect.DeepEqual(l.TLS, bound.TLS) || l.TLS != nil && (s.files[l.TLS.CertFile] != contentOf(l.TLS.CertFile) || s.files[l.TLS.KeyFile] != contentOf(l.TLS.KeyFile)) {
+			h.keys = append(h.keys, fmt.Sprintf("listeners[%d].tls", i))
+			l.TLS = bound.TLS
+		}
+		all = append(all, l)
+	}
+	for i, t := range taken {
+		if !t {
+			h.keys = append(h.keys, fmt.Sprintf("listeners[%d].address", i))
+		}
+	}
+	if gone && !slices.Contains(taken, false) {
+		h.keys = append(h.keys, "listeners")
+	}
+	return all
+}
+
+// orphan is a listener that is bound and not in the configuration any more. It
+// goes on as it was, for the groups that there still are; without its tenant,
+// requests would be for another one, so that then it admits nobody.
+func orphan(l config.Listener, next *config.Config) config.Listener {
+	if l.Clients != nil {
+		l.Clients = slices.DeleteFunc(slices.Clone(l.Clients), func(name string) bool {
+			return !slices.ContainsFunc(next.Clients, func(g config.ClientGroup) bool { return g.Name == name })
+		})
+	}
+	if l.Tenant != "" && !slices.ContainsFunc(next.Tenants, func(t config.Tenant) bool { return t.Name == l.Tenant }) {
+		l.Tenant, l.Clients = "", []string{}
+	}
+	return l
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"defender-proxy/internal/token"
+	"defender-proxy/policy"
+	"defender-proxy/proxy"
+)
+
+// warmers is how many tenants of one authority wait for their first token at
+// once, for each token request that may be under way. The others wait in a list:
+// a thousand tenants are no thousand goroutines.
+const warmers = 4
+
+// warm asks for the first token of each tenant before its first caller does, and
+// again for one that failed, since what was wrong may be mended. What goes wrong
+// is told by the engine's log and by readiness.
+//
+// The tenants of each authority have goroutines of their own, so that one that
+// hangs keeps no other waiting.
+func (s *service) warm(p *parts) {
+	cold := make(map[string][]func())
+	for _, t := range p.tenants {
+		if !usable(t) {
+			authority := p.accounts[t.Name].Authority
+			cold[authority] = append(cold[authority], func() { s.first(p, t) })
+		}
+	}
+	for _, jobs := range cold {
+		var next atomic.Int64
+		for range min(len(jobs), warmers*max(1, p.config.Limits.TokenConcurrency)) {
+			s.warming.Go(func() {
+				for i := next.Add(1) - 1; i < int64(len(jobs)) && s.ctx.Err() == nil; i = next.Add(1) - 1 {
+					jobs[i]()
+				}
+			})
+		}
+	}
+}
+
+// usable reports whether a token came for any service of the tenant and the last
+// fetch did not fail.
+func usable(t proxy.Tenant) bool {
+	for _, s := range services(t) {
+		if st := t.Upstreams[s].Token.State(); st.Live || st.Fetches > 0 && st.Error == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// first asks for a tenant's first token: that of the first service that anybody
+// is granted, and of the next one while Entra ID says only that this service is
+// not consented to.
+func (s *service) first(p *parts, t proxy.Tenant) {
+	for _, service := range p.wanted(t) {
+		_, err := t.Upstreams[service].Token.Bearer(s.ctx)
+		var failure *token.Error
+		if !errors.As(err, &failure) || !ofOneService(failure.AADSTS) {
+			return
+		}
+	}
+}
+
+// ofOneService reports whether an error code of Entra ID is about the service
+// that was asked for, which the directory may not know or not have consented to,
+// so that another one's token may come.
+func ofOneService(aadsts int) bool {
+	return aadsts == 65001 || aadsts == 500011 || aadsts == 650052
+}
+
+// wanted lists the services of a tenant that client groups are granted something
+// of, or all where that is none.
+func (p *parts) wanted(t proxy.Tenant) []policy.Service {
+	var list []policy.Service
+	for _, s := range services(t) {
+		if p.catalog.Uses(s, p.view.Grantees(t.Name)) {
+			list = append(list, s)
+		}
+	}
+	if list == nil {
+		return services(t)
+	}
+	return list
+}

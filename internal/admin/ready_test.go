@@ -1,0 +1,129 @@
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+type readyView struct {
+	Ready   bool
+	Reason  string
+	Counts  struct{ Tenants, Ready, Waiting, Failed int }
+	Tenants []struct {
+		Tenant, Service, Region, Reason string
+		Ready                           bool
+	}
+}
+
+func (s *side) readiness(status int) readyView {
+	s.t.Helper()
+	var view readyView
+	if err := json.Unmarshal([]byte(s.until("/-/ready", status)), &view); err != nil {
+		s.t.Fatal(err)
+	}
+	return view
+}
+
+func TestReadyNeedsATokenAndARegionThatAnswers(t *testing.T) {
+	s := newSide(t, nil)
+	if v := s.readiness(503); v.Ready || v.Counts.Waiting != 1 || !strings.Contains(v.Reason, "1 of 1") || !strings.Contains(v.Tenants[0].Reason, "has not come yet") {
+		t.Errorf("before the first token: %+v", v)
+	}
+	s.warm()
+	if v := s.readiness(200); !v.Ready || len(v.Tenants) != 1 || v.Tenants[0].Region != "eu" || v.Counts.Ready != 1 {
+		t.Errorf("ready: %+v", v)
+	}
+	s.set(false, true)
+	if v := s.readiness(503); !strings.Contains(v.Tenants[0].Reason, "no region has answered") || v.Counts.Failed != 1 {
+		t.Errorf("a region that is out: %+v", v)
+	}
+	s.set(false, false)
+	s.until("/-/ready", 200)
+}
+
+func TestReadyTellsWhyThereIsNoToken(t *testing.T) {
+	s := newSide(t, nil)
+	s.set(true, false)
+	s.warm()
+	w := s.get("/-/ready")
+	if w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "secret") || !strings.Contains(w.Body.String(), `"tenant":"contoso"`) {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	if w := s.get("/-/healthy"); w.Code != 200 {
+		t.Errorf("the process is not healthy: %d", w.Code)
+	}
+}
+
+// One bad tenant stopped the whole process (cloud-sql-proxy#2451).
+func TestATenantThatFailsStopsNobodyElse(t *testing.T) {
+	s := newSide(t, func(s *side, _ *Sources) { s.view.Tenants = append(s.view.Tenants, s.tenant("fabrikam")) })
+	s.set(true, false)
+	_, _ = s.view.Tenants[0].Access[0].Token.Bearer(t.Context())
+	if v := s.readiness(503); v.Counts.Waiting != 1 || v.Counts.Failed != 1 {
+		t.Errorf("one failed, one waits: %+v", v)
+	}
+	s.set(false, false)
+	_, _ = s.view.Tenants[1].Access[0].Token.Bearer(t.Context())
+	v := s.readiness(200)
+	for _, row := range v.Tenants {
+		if row.Ready && row.Tenant == "contoso" && row.Reason == "" {
+			return // the engine tried again by itself
+		}
+		if row.Tenant == "contoso" && !strings.Contains(row.Reason, "AADSTS7000215") {
+			t.Errorf("the failed tenant: %+v", row)
+		}
+	}
+}
+
+func TestATenantThatCameWithAReloadMakesNobodyUnready(t *testing.T) {
+	s := newSide(t, nil)
+	s.warm()
+	s.readiness(200)
+	more := s.tenant("fabrikam")
+	s.with(func(s *side) { s.view = &View{Tenants: append([]Tenant{more}, s.view.Tenants...)} })
+	if v := s.readiness(200); v.Counts.Waiting != 1 || v.Counts.Ready != 1 || v.Tenants[0].Ready {
+		t.Errorf("got %+v", v)
+	}
+}
+
+// A question of a load balancer every second is no use of a token.
+func TestReadinessAsksForNoToken(t *testing.T) {
+	s := newSide(t, nil)
+	for range 20 {
+		s.get("/-/ready")
+		s.get("/-/tenants")
+		s.get("/metrics")
+	}
+	s.with(func(s *side) {
+		if s.asked != 0 {
+			t.Errorf("%d tokens were asked for", s.asked)
+		}
+	})
+}
+
+func TestAProxyWithoutTenantsIsNotReady(t *testing.T) {
+	s := newSide(t, func(s *side, _ *Sources) { s.view = &View{} })
+	if w := s.get("/-/ready"); w.Code != 503 {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	s = newSide(t, func(s *side, _ *Sources) { s.view = &View{Tenants: []Tenant{{Name: "lonely"}}} })
+	if w := s.get("/-/ready"); w.Code != 503 || !strings.Contains(w.Body.String(), "no service") {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+}
+
+func TestOfManyTenantsOnlyThoseThatAreNotReadyAreListed(t *testing.T) {
+	s := newSide(t, func(s *side, _ *Sources) {
+		for i := range 120 {
+			s.view.Tenants = append(s.view.Tenants, s.tenant(fmt.Sprint("t", i)))
+		}
+		s.view.Tenants = append(s.view.Tenants, Tenant{Name: "lonely"})
+	})
+	s.warm()
+	v := s.readiness(200)
+	if v.Counts.Tenants != 122 || v.Counts.Ready != 121 || len(v.Tenants) != 1 || v.Tenants[0].Tenant != "lonely" {
+		t.Errorf("got %+v", v)
+	}
+}

@@ -130,14 +130,12 @@ func (p *Proxy) try(ctx context.Context, x *Exchange, pl *plan, e regions.Endpoi
 		return resp, sent, err
 	}
 	x.Renewed = true
-	b, ok := p.another(ctx, x, resp.Header)
-	if !ok {
+	if !p.another(ctx, x, resp.Header) {
 		return resp, sent, nil // Microsoft's answer stands
 	}
 	_ = resp.Body.Close()
-	x.Bearer = b
 	x.Tried = append(x.Tried, e.Region)
-	return p.attempt(ctx, pl, e, b.Authorization())
+	return p.attempt(ctx, pl, e, x.Bearer.Authorization())
 }
 
 // ill reports whether a status speaks of the region's health rather than of the

@@ -122,6 +122,22 @@ func TestARefusedTokenIsRenewedOnce(t *testing.T) {
 	}
 }
 
+// A caller without a patience of its own does not wait for ever behind tenants
+// whose Entra ID hangs.
+func TestTheWaitForATokenIsBounded(t *testing.T) {
+	w := newWorld(t, options{})
+	w.proxy.longestWait = 50 * time.Millisecond
+	w.entra.set(func(e *entra) { e.hangs = make(chan struct{}) })
+	defer w.entra.set(func(e *entra) { close(e.hangs) })
+	got := w.do("GET", "/api/alerts", "")
+	if got.status != 503 || got.code() != "TokenUnavailable" || !strings.Contains(got.body, "has not come yet") || got.header.Get("Retry-After") == "" {
+		t.Errorf("got %d %s %v", got.status, got.body, got.header)
+	}
+	if n := len(w.regions[0].requests()); n != 0 {
+		t.Errorf("%d requests went out without a token", n)
+	}
+}
+
 // A token that continuous access evaluation has ended is replaced by one that is
 // asked for with the claims that the API named.
 func TestAClaimsChallengeIsAnsweredAndTheRequestRepeatedOnce(t *testing.T) {

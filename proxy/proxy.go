@@ -125,6 +125,8 @@ type Proxy struct {
 	headers headerList
 	pages   *mux.Router
 	load    load
+
+	longestWait time.Duration // for a token; the constant, but in tests
 }
 
 // New makes a Proxy of its parts.
@@ -137,7 +139,7 @@ func New(d Deps) (*Proxy, error) {
 	case d.Limits.InFlight <= 0 || d.Limits.RequestBytes <= 0 || d.Limits.ConnectTimeout <= 0 || d.Limits.FirstByteTimeout <= 0 || d.Limits.BodyIdle <= 0:
 		return nil, errors.New("proxy: every limit must be above 0")
 	}
-	p := &Proxy{Deps: d, tenants: make(map[string]*Tenant, len(d.Tenants)), headers: newHeaderList(d.ForwardHeaders)}
+	p := &Proxy{Deps: d, tenants: make(map[string]*Tenant, len(d.Tenants)), headers: newHeaderList(d.ForwardHeaders), longestWait: longestWait}
 	for i := range d.Tenants {
 		t := &d.Tenants[i]
 		if _, ok := p.tenants[t.Name]; ok {

@@ -3,18 +3,25 @@ package proxy
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"defender-proxy/internal/token"
 )
 
-// bearer gives a live token for the operation's audience in the tenant. It
-// waits for one as long as the caller does, no longer than package token takes
-// for a fetch.
+// longestWait bounds how long a request waits for a token: twice what package
+// token takes for a fetch, for others may go first.
+const longestWait = 30 * time.Second
+
+// bearer gives a live token for the operation's audience in the tenant. Where
+// there is none it waits for one as long as the caller does, longestWait at most;
+// the fetch goes on without it.
 func (p *Proxy) bearer(ctx context.Context, x *Exchange) (*token.Bearer, error) {
 	u := x.upstream()
 	if u == nil {
 		return nil, unreachable(x)
 	}
+	ctx, cancel := context.WithTimeout(ctx, p.longestWait)
+	defer cancel()
 	b, err := u.Token.Bearer(ctx)
 	if err != nil {
 		return nil, tokenUnavailable(x, err)
@@ -34,18 +41,25 @@ func (p *Proxy) freshen(ctx context.Context, x *Exchange) error {
 	return err
 }
 
-// another gives a token in place of one that Microsoft refused with an answer of
-// this header, if there is one that the decision still stands with. Fifty callers
-// that see the same refusal get the same new token: only the one that is current
-// is dropped.
-func (p *Proxy) another(ctx context.Context, x *Exchange, refused http.Header) (*token.Bearer, bool) {
+// another puts a token in place of the exchange's, which Microsoft refused with
+// an answer of this header, and reports whether there is one that the decision
+// still stands with. Fifty callers that see the same refusal get the same new
+// token.
+func (p *Proxy) another(ctx context.Context, x *Exchange, refused http.Header) bool {
 	u := x.upstream()
-	u.Token.Challenge(x.Bearer, token.ClaimsChallenge(refused))
-	b, err := u.Token.Bearer(ctx)
+	ctx, cancel := context.WithTimeout(ctx, p.longestWait)
+	defer cancel()
+	b, err := u.Token.Replace(ctx, x.Bearer, token.ClaimsChallenge(refused))
 	// The identity endpoint of a machine may have no newer token than the one that
 	// was refused.
 	if err != nil || b.Authorization() == x.Bearer.Authorization() {
-		return nil, false
+		return false
 	}
-	return b, p.Policy.Decide(x.Operation, x.Client.Grants, u.permitsOf(b, p.Policy.Catalog)).Allowed()
+	permits := u.permitsOf(b, p.Policy.Catalog)
+	d := p.Policy.Decide(x.Operation, x.Client.Grants, permits)
+	if !d.Allowed() {
+		return false
+	}
+	x.Bearer, x.Permits, x.Decision = b, permits, d
+	return true
 }

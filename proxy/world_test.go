@@ -323,12 +323,19 @@ type entra struct {
 	claims  []string // of the requests, one for each in issued
 	same    bool     // gives the first token again
 	refuses bool
-	life    int // seconds; an hour when 0
+	hangs   chan struct{} // answers nobody until it is closed
+	life    int           // seconds; an hour when 0
 }
 
 func newEntra(t *testing.T, roles, scopes []string) *entra {
 	e := &entra{roles: roles, scopes: scopes}
 	e.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e.mu.Lock()
+		hangs := e.hangs
+		e.mu.Unlock()
+		if hangs != nil {
+			<-hangs
+		}
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		w.Header().Set("Content-Type", "application/json")

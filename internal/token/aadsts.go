@@ -14,16 +14,20 @@ type advice struct {
 	sentence, remedy string
 	// transient codes go away by themselves.
 	transient bool
+	// guarded codes lead to a locked account when the same is tried again soon
+	// (learn.microsoft.com/entra/identity/authentication/howto-password-smart-lockout).
+	guarded bool
 }
 
 // codeOutsideItsTime is Entra's for an assertion dated by a wrong clock.
 const codeOutsideItsTime = 700024
 
-// rejectsProof reports whether the code speaks of the one secret or certificate
-// that was presented, so that another one of the same application may do.
+// rejectsProof reports whether the code speaks of the one secret, certificate or
+// assertion that was presented, so that another one of the same application may
+// do.
 func rejectsProof(code int) bool {
 	switch code {
-	case 7000215, 7000222, 70002, 700027, 50012:
+	case 7000215, 7000222, 70002, 700027, 50012, 50013, 500133, codeOutsideItsTime, 900384:
 		return true
 	}
 	return false

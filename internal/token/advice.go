@@ -212,22 +212,27 @@ var adviceByCode = map[int]advice{
 	50034: {
 		sentence: "The user does not exist in tenant {tenant}.",
 		remedy:   "Check the user name and the tenant.",
+		guarded:  true,
 	},
 	50126: {
 		sentence: "The user name or the password is wrong.",
 		remedy:   "Set the right password. Do not try often: Entra ID locks the account.",
+		guarded:  true,
 	},
 	50053: {
 		sentence: "The account is locked after too many wrong passwords, or this network's address is blocked.",
 		remedy:   "Set the right password and wait; an administrator sees the reason in the sign-in log.",
+		guarded:  true,
 	},
 	50055: {
 		sentence: "The user's password has expired.",
 		remedy:   "Change the password, and set the new one.",
+		guarded:  true,
 	},
 	50057: {
 		sentence: "The user's account is disabled.",
 		remedy:   "An administrator enables it, or another account is configured.",
+		guarded:  true,
 	},
 	50076: {
 		sentence: "Tenant {tenant} asks the user for multifactor authentication, which a stored password cannot give.",
@@ -277,9 +282,9 @@ var adviceByCode = map[int]advice{
 		sentence: "Tenant {tenant} asks the user for a further proof that only a person can give.",
 		remedy:   "Use a sign-in by a person, or an application instead of a user.",
 	},
-	50056: {sentence: "The user has no password in the directory.", remedy: "Check the user name; or use a sign-in by a person."},
-	50064: {sentence: "The user name or the password is wrong.", remedy: "Set the right password. Do not try often: Entra ID locks the account."},
-	50144: {sentence: "The user's password has expired.", remedy: "Change the password, and set the new one."},
+	50056: {sentence: "The user has no password in the directory.", remedy: "Check the user name; or use a sign-in by a person.", guarded: true},
+	50064: {sentence: "The user name or the password is wrong.", remedy: "Set the right password. Do not try often: Entra ID locks the account.", guarded: true},
+	50144: {sentence: "The user's password has expired.", remedy: "Change the password, and set the new one.", guarded: true},
 	50020: {sentence: "The user is of another directory and no guest in tenant {tenant}.", remedy: "Invite the user as a guest, or sign in as a user of the tenant."},
 	50105: {sentence: "The user is not assigned to application {app}.", remedy: "An administrator assigns the user: Enterprise applications, Users and groups."},
 	65004: {sentence: "The user declined to consent to application {app}.", remedy: "Sign in again and consent, or an administrator consents for all at {consent}"},

@@ -133,6 +133,20 @@ func TestNoErrorShowsASecretThatSomebodyRepeats(t *testing.T) {
 			c := claimsFor(contoso(), canary, time.Hour)
 			return answer(200, map[string]any{"token_type": "Bearer", "expires_in": 3599, "access_token": signed(c)}), nil
 		},
+		"in an audience that is cut": func() (*http.Response, error) {
+			c := claimsFor(contoso(), strings.Repeat("x", maxQuote-len(canary)/2)+canary, time.Hour)
+			return answer(200, map[string]any{"token_type": "Bearer", "expires_in": 3599, "access_token": signed(c)}), nil
+		},
+		"in an application that needs quotes": func() (*http.Response, error) {
+			c := claimsFor(contoso(), mde, time.Hour)
+			c["appid"] = `"\` + canary
+			return answer(200, map[string]any{"token_type": "Bearer", "expires_in": 3599, "access_token": signed(c)}), nil
+		},
+		"in the issuer": func() (*http.Response, error) {
+			c := claimsFor(contoso(), mde, time.Hour)
+			c["iss"] = "https://" + canary + "/"
+			return answer(200, map[string]any{"token_type": "Bearer", "expires_in": 3599, "access_token": signed(c)}), nil
+		},
 		"in the error of the transport": func() (*http.Response, error) {
 			return nil, errors.New("sending client_secret=" + escaped + "&x=" + value + canary)
 		},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -61,8 +62,34 @@ func FuzzClaimsChallenge(f *testing.F) {
 	})
 }
 
+// entraOfClaims answers the requests after the first in turn, and notes the
+// claims of each.
+type entraOfClaims struct {
+	entra
+	sent []string
+}
+
+func newEntraOfClaims(t *testing.T, answers ...func() *http.Response) *entraOfClaims {
+	f := &entraOfClaims{}
+	f.respond = func(n int, form map[string]string) (*http.Response, error) {
+		if n == 1 {
+			if form["claims"] != "" {
+				t.Error("the first request carried claims")
+			}
+			return answer(200, granted(contoso(), mde, time.Hour)), nil
+		}
+		f.sent = append(f.sent, form["claims"])
+		if n-2 < len(answers) && answers[n-2] != nil {
+			return answers[n-2](), nil
+		}
+		return answer(200, granted(contoso(), mde, time.Hour)), nil
+	}
+	return f
+}
+
 // CAE claims challenges were not answered (msgraph-sdk-java#2306).
 func TestAClaimsChallengeIsAnsweredWithATokenAskedForWithThoseClaims(t *testing.T) {
+	outage := func() *http.Response { return answer(503, "down") }
 	for _, c := range []struct {
 		name string
 		// answers are Entra's to the requests after the first token.
@@ -70,39 +97,63 @@ func TestAClaimsChallengeIsAnsweredWithATokenAskedForWithThoseClaims(t *testing.
 		// claims says which of the requests after the first token carry claims.
 		claims []bool
 	}{
-		{"granted: the one after is asked for without", []func() *http.Response{nil, nil}, []bool{true, false}},
-		{"refused: they are given up", []func() *http.Response{func() *http.Response { return refusal(400, "50079", "Register.") }, nil}, []bool{true, false}},
-		{"an outage: they are kept", []func() *http.Response{func() *http.Response { return answer(503, "down") }, nil}, []bool{true, true}},
+		{"granted: the one after is asked for without", nil, []bool{true, false}},
+		{"refused: they are given up", []func() *http.Response{func() *http.Response { return refusal(400, "50079", "Register.") }}, []bool{true, false}},
+		{"nonsense: they are given up", []func() *http.Response{func() *http.Response { return answer(200, "a page") }}, []bool{true, false}},
+		{"an outage: they are kept", []func() *http.Response{outage}, []bool{true, true, false}},
+		{"a long outage: they are given up", []func() *http.Response{outage, outage, outage, outage}, []bool{true, true, true, false}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
-				var sent []string
-				f := &entra{respond: func(n int, form map[string]string) (*http.Response, error) {
-					if n > 1 {
-						sent = append(sent, form["claims"])
-						if give := c.answers[n-2]; give != nil {
-							return give(), nil
-						}
-					} else if form["claims"] != "" {
-						t.Error("the first request carried claims")
-					}
-					return answer(200, granted(contoso(), mde, time.Hour)), nil
-				}}
+				f := newEntraOfClaims(t, c.answers...)
 				s := running(t, Options{Transport: f, Log: quiet}).Source(contoso(), mde)
-				first := mustBearer(t, s)
-				s.Challenge(first, wantedClaims)
-				s.Challenge(first, `{"other":{}}`) // a second caller, whose token is no longer the current one
-				if b, err := s.Bearer(t.Context()); err == nil {
-					s.Invalidate(b)
+				b := mustBearer(t, s)
+				claims := wantedClaims
+				for range c.claims {
+					if next, err := s.Replace(t.Context(), b, claims); err == nil {
+						b = next
+					}
+					claims = ""
+					time.Sleep(2 * time.Minute)
 				}
-				time.Sleep(time.Second)
-				mustBearer(t, s)
 				for i, want := range c.claims {
-					if got := sent[i] == wantedClaims; got != want || !want && sent[i] != "" {
-						t.Errorf("request %d carried %q", i+2, sent[i])
+					if got := f.sent[i] == wantedClaims; got != want || !want && f.sent[i] != "" {
+						t.Errorf("request %d carried %q", i+2, f.sent[i])
 					}
 				}
 			})
 		})
 	}
+}
+
+// The renewal that is under way when the challenge comes was asked for without
+// the claims; its token would be refused again.
+func TestAChallengeDuringARenewalIsNotAnsweredWithTheRenewalsToken(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		f := newEntraOfClaims(t)
+		f.delay = time.Minute
+		s := running(t, Options{Transport: f, Log: quiet, FetchTimeout: time.Hour}).Source(contoso(), mde)
+		b := mustBearer(t, s)
+		var wg sync.WaitGroup
+		for i := range 5 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * 10 * time.Second)
+				claims := ""
+				if i > 0 {
+					claims = wantedClaims
+				}
+				next, err := s.Replace(t.Context(), b, claims)
+				if err != nil || next == b {
+					t.Errorf("caller %d: %v", i, err)
+				}
+				if took := time.Since(b.acquired.time()); i > 0 && took < 3*time.Minute-time.Second {
+					t.Errorf("caller %d got the token of the renewal", i)
+				}
+			})
+		}
+		wg.Wait()
+		if len(f.sent) != 2 || f.sent[0] != "" || f.sent[1] != wantedClaims {
+			t.Errorf("the requests carried %q", f.sent)
+		}
+	})
 }

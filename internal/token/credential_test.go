@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -64,6 +65,7 @@ func TestTheNextProofIsTriedOnlyWhenEntraRejectsTheFirstForItself(t *testing.T) 
 				s := running(t, Options{Transport: f, Log: quiet}).Source(a, mde)
 				if c.want == "" {
 					mustBearer(t, s)
+					synctest.Wait() // the credential hears of it once callers have the token
 					if rejected != 1 || accepted != 1 {
 						t.Errorf("rejected %d, granted %d; want each told once", rejected, accepted)
 					}
@@ -77,6 +79,113 @@ func TestTheNextProofIsTriedOnlyWhenEntraRejectsTheFirstForItself(t *testing.T) 
 		})
 	}
 }
+
+func TestEachCodeThatSpeaksOfTheProofLeadsToTheNext(t *testing.T) {
+	for _, code := range []string{"7000215", "7000222", "70002", "700027", "50012", "50013", "500133", "700024", "900384"} {
+		inBubble(t, func(t *testing.T) {
+			f := &entra{respond: func(_ int, form map[string]string) (*http.Response, error) {
+				if form["client_secret"] == "old" {
+					return refusal(401, code, "No."), nil
+				}
+				return answer(200, granted(contoso(), mde, time.Hour)), nil
+			}}
+			a := contoso()
+			a.Credential = proofs{give: func(Ask) ([]Proof, error) {
+				return []Proof{secretProof("client secret", "old"), secretProof("next client secret", "new")}, nil
+			}}
+			mustBearer(t, running(t, Options{Transport: f, Log: quiet}).Source(a, mde))
+			if got := f.requests.Load(); got != 2 {
+				t.Errorf("%s: %d requests, want 2", code, got)
+			}
+		})
+	}
+}
+
+func TestWhenTheSecondProofMeetsAnOutageItsRetryAfterHolds(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		f := &entra{respond: func(_ int, form map[string]string) (*http.Response, error) {
+			if form["client_secret"] == "old" {
+				return refusal(401, "7000222", "Expired."), nil
+			}
+			r := answer(429, "busy")
+			r.Header.Set("Retry-After", "120")
+			return r, nil
+		}}
+		a := contoso()
+		a.Credential = proofs{give: func(Ask) ([]Proof, error) {
+			return []Proof{secretProof("client secret", "old"), secretProof("next client secret", "new")}, nil
+		}}
+		s := running(t, Options{Transport: f, Log: quiet}).Source(a, mde)
+		if err := mustFail(t, s, Unavailable); err.RetryAfter != 2*time.Minute || err.AADSTS != 7000222 {
+			t.Errorf("got %+v", err)
+		}
+		time.Sleep(119 * time.Second)
+		synctest.Wait()
+		if got := f.requests.Load(); got != 2 {
+			t.Errorf("%d requests before the two minutes were over", got)
+		}
+	})
+}
+
+func TestAClockThatIsRightEnoughIsNotTriedAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		f := &entra{respond: func(int, map[string]string) (*http.Response, error) {
+			return refusal(401, "700024", "Client assertion is not within its valid time range."), nil
+		}}
+		mustFail(t, running(t, Options{Transport: f, Log: quiet}).Source(contoso(), mde), Rejected)
+		if got := f.requests.Load(); got != 1 {
+			t.Errorf("%d requests", got)
+		}
+	})
+}
+
+// What a credential does with an answer, or says of itself, is not in the way of
+// the token.
+func TestACredentialThatHangsOrPanicsAfterwardsHoldsNoTokenBack(t *testing.T) {
+	for name, bad := range map[string]proofs{
+		"it hangs on the answer":  {give: grantedBy(func(Grant) error { time.Sleep(time.Hour); return nil })},
+		"it panics on the answer": {give: grantedBy(func(Grant) error { panic("at the disco, with " + canary) })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				a := contoso()
+				a.Credential = bad
+				e := running(t, Options{Transport: &entra{}, Log: quiet, Concurrency: 1})
+				begun := time.Now()
+				mustBearer(t, e.Source(a, mde))
+				other := contoso()
+				other.Cloud = "lab"
+				mustBearer(t, e.Source(other, mde))
+				if took := time.Since(begun); took > time.Second {
+					t.Errorf("the tokens took %v", took)
+				}
+				time.Sleep(2 * time.Hour)
+			})
+		})
+	}
+	t.Run("it panics when asked for its health", func(t *testing.T) {
+		inBubble(t, func(t *testing.T) {
+			a := contoso()
+			a.Credential = ill{}
+			mustBearer(t, running(t, Options{Transport: &entra{}, Log: quiet}).Source(a, mde))
+		})
+	})
+}
+
+func grantedBy(f func(Grant) error) func(Ask) ([]Proof, error) {
+	return func(Ask) ([]Proof, error) {
+		p := secretProof("client secret", canary)
+		p.Granted = f
+		return []Proof{p}, nil
+	}
+}
+
+type ill struct{}
+
+func (ill) Proofs(context.Context, Ask) ([]Proof, error) {
+	return []Proof{secretProof("client secret", canary)}, nil
+}
+func (ill) Health() Health { panic("do not ask") }
 
 func TestACredentialWithoutAProofSendsNothing(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -156,8 +265,7 @@ func TestAnAssertionDatedByAWrongClockIsDatedAnewByEntrasOnce(t *testing.T) {
 				if len(told) != 2 || told[0].Round(time.Second) != off || told[1].Abs() > 2*time.Second {
 					t.Errorf("assertions were dated %v from Entra's time, want %v and then about 0", told, off)
 				}
-				s.Invalidate(mustBearer(t, s))
-				mustBearer(t, s)
+				mustReplace(t, s, mustBearer(t, s))
 				if len(told) != 3 || told[2].Abs() > 2*time.Second {
 					t.Errorf("the next fetch forgot the difference: %v", told)
 				}
@@ -201,6 +309,7 @@ func TestANewRefreshTokenIsHandedOverOnlyWithAnAnswerThatIsGood(t *testing.T) {
 				}}
 				var log lockedBuffer
 				_, err := running(t, Options{Transport: f, Log: zerolog.New(&log)}).Source(a, mde).Bearer(t.Context())
+				synctest.Wait()
 				if (err == nil) != (c.want != nil) || strings.Join(got, ",") != strings.Join(c.want, ",") {
 					t.Errorf("handed over %q with error %v, want %q", got, err, c.want)
 				}
@@ -305,6 +414,45 @@ func TestTheLogTellsOnceADayOfACredentialThatEnds(t *testing.T) {
 			t.Errorf("days or tenant are missing:\n%s", log.String())
 		}
 	})
+}
+
+func TestANewNoticeOfACredentialIsToldAtOnceAndAgainADayLater(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var log lockedBuffer
+		var notice atomic.Value
+		notice.Store("")
+		a := contoso()
+		a.Credential = noticed{&notice}
+		e := running(t, Options{Transport: &entra{}, Log: zerolog.New(&log)})
+		s := e.Source(a, mde)
+		spend := func(d time.Duration) {
+			for range d / time.Hour {
+				mustBearer(t, s)
+				time.Sleep(time.Hour)
+			}
+		}
+		spend(3 * time.Hour)
+		notice.Store("The first of two is rejected.")
+		spend(5 * time.Hour)
+		notice.Store("The vault is away.")
+		spend(30 * time.Hour)
+		for text, want := range map[string]int{"The first of two is rejected.": 1, "The vault is away.": 2, "has ended": 4} {
+			if got := strings.Count(log.String(), text); got != want {
+				t.Errorf("%q was told %d times, want %d\n%s", text, got, want, log.String())
+			}
+		}
+	})
+}
+
+// noticed has ended long ago and says what it is told to.
+type noticed struct{ notice *atomic.Value }
+
+func (noticed) Proofs(context.Context, Ask) ([]Proof, error) {
+	return []Proof{secretProof("client secret", canary)}, nil
+}
+
+func (n noticed) Health() Health {
+	return Health{Kind: "certificate", Expires: time.Unix(1, 0), Notice: n.notice.Load().(string)}
 }
 
 func TestDaysLeftCountsWholeDays(t *testing.T) {

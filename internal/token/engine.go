@@ -21,7 +21,8 @@ type Options struct {
 	// transport, with egress proxy and trusted roots. Required.
 	Transport http.RoundTripper
 	Log       zerolog.Logger
-	// FetchTimeout bounds one exchange with Entra ID. Default 15 s.
+	// FetchTimeout bounds one fetch: all exchanges with Entra ID that it takes, and
+	// what the credential needs before them. Default 15 s.
 	FetchTimeout time.Duration
 	// Concurrency is how many fetches run at once over all sources. Default 16.
 	Concurrency int
@@ -61,11 +62,12 @@ type Engine struct {
 	// several says that sources ask more than one authority, the first being that.
 	several   bool
 	authority string
-	// warned is when a tenant's credential was last warned of, by its name.
-	warned map[string]instant
-	// Flights that have not begun. Those that somebody waits for go first; a
-	// flight may stand in both.
-	waited, renewals []*flight
+	// warned is what a tenant's credential was last warned of, by its name.
+	warned map[string]warning
+	// queue holds the flights that have not begun, oldest first, each once.
+	queue []*flight
+	// failing counts the flights under way for sources whose last fetch failed.
+	failing int
 }
 
 // sourceKey is what two tokens must share to be the same token.
@@ -94,7 +96,7 @@ func New(o Options) *Engine {
 		stopped:     make(chan struct{}),
 		sources:     make(map[sourceKey]*Source),
 		busy:        make(map[string]int),
-		warned:      make(map[string]instant),
+		warned:      make(map[string]warning),
 	}
 	e.keys = newSignatureKeys(o.Transport, func() instant { return e.now() })
 	if e.timeout <= 0 {
@@ -128,8 +130,8 @@ func (e *Engine) Source(a Account, audience string) *Source {
 	}
 	s.account = a
 	e.count(a.Authority)
-	if s.failure != nil && !s.heldBack {
-		s.pause = min(s.pause, firstPause)
+	if s.failure != nil {
+		s.pause = max(min(s.pause, firstPause), s.asks)
 		e.nudge()
 	}
 	return s
@@ -217,7 +219,7 @@ func (e *Engine) schedule(ctx context.Context, fetches *sync.WaitGroup) time.Dur
 		}
 		if !s.wanted(now) {
 			if s.fetches > 0 {
-				wait = min(wait, max(recheck-now.since(s.fetched), time.Second))
+				wait = min(wait, max(s.recheck-now.since(s.fetched), time.Second))
 			}
 			continue
 		}
@@ -226,8 +228,7 @@ func (e *Engine) schedule(ctx context.Context, fetches *sync.WaitGroup) time.Dur
 			wait = min(wait, due)
 			continue
 		}
-		s.flight = &flight{source: s, done: make(chan struct{})}
-		e.renewals = append(e.renewals, s.flight)
+		e.launch(s)
 	}
 	for e.running < e.concurrency {
 		f := e.next()
@@ -236,48 +237,94 @@ func (e *Engine) schedule(ctx context.Context, fetches *sync.WaitGroup) time.Dur
 		}
 		s := f.source
 		job := errand{account: s.account, audience: s.audience, claims: s.claims, skew: s.skew}
+		failing := s.failure != nil
 		e.running++
 		e.busy[job.account.Authority]++
+		if failing {
+			e.failing++
+		}
 		fetches.Go(func() {
 			out := e.fetch(ctx, job)
+			e.mu.Lock()
+			e.leave(job, failing)
+			e.mu.Unlock()
 			e.land(ctx, f, job, out)
 		})
 	}
 	return wait
 }
 
-// next takes the next flight to begin, nil when there is none for which there
-// is room. e.mu is held.
-func (e *Engine) next() *flight {
-	for _, queue := range []*[]*flight{&e.waited, &e.renewals} {
-		*queue = slices.DeleteFunc(*queue, func(f *flight) bool { return f.begun || f.source.isGone() })
-		for i, f := range *queue {
-			if e.busy[f.source.account.Authority] < e.share() {
-				f.begun = true
-				*queue = slices.Delete(*queue, i, i+1)
-				return f
-			}
-		}
-	}
-	return nil
+// launch queues a flight for a source that has none. e.mu is held.
+func (e *Engine) launch(s *Source) {
+	s.flight = &flight{source: s, done: make(chan struct{})}
+	e.queue = append(e.queue, s.flight)
+	e.nudge()
 }
 
-// share is how many fetches one authority may have under way: where there are
-// several, one that hangs leaves a quarter of the places to the others.
-func (e *Engine) share() int {
-	if e.several {
-		return e.concurrency - e.concurrency/4
+// next takes the next flight to begin, nil when there is none for which there
+// is room. e.mu is held.
+//
+// A quarter of the places, one at least, is kept from sources whose last fetch
+// failed, and from a single authority where there are several: what hangs or
+// fails again and again stops nobody else.
+func (e *Engine) next() *flight {
+	e.queue = slices.DeleteFunc(e.queue, func(f *flight) bool { return f.source.isGone() })
+	open := e.concurrency
+	if open > 1 {
+		open -= max(1, open/4)
 	}
-	return e.concurrency
+	best, rank := -1, 0
+	for i, f := range e.queue {
+		s := f.source
+		if s.failure != nil && e.failing >= open || e.several && e.busy[s.account.Authority] >= open {
+			continue
+		}
+		if r := f.rank(); best < 0 || r < rank {
+			best, rank = i, r
+		}
+		if rank == 0 {
+			break
+		}
+	}
+	if best < 0 {
+		return nil
+	}
+	f := e.queue[best]
+	e.queue = slices.Delete(e.queue, best, best+1)
+	f.begun = true
+	return f
+}
+
+// rank orders the flights that wait to begin: callers whose source did not fail
+// last, renewals of tokens that are in use, other callers, and last what nobody
+// waits for. Engine.mu is held.
+func (f *flight) rank() int {
+	s := f.source
+	switch {
+	case f.waiters > 0 && s.failure == nil:
+		return 0
+	case s.current.Load() != nil && s.current.Load().used.Load():
+		return 1
+	case f.waiters > 0:
+		return 2
+	}
+	return 3
+}
+
+// leave gives back the place of a fetch. e.mu is held.
+func (e *Engine) leave(job errand, failing bool) {
+	e.running--
+	if failing {
+		e.failing--
+	}
+	if e.busy[job.account.Authority]--; e.busy[job.account.Authority] == 0 {
+		delete(e.busy, job.account.Authority)
+	}
 }
 
 // land records what a flight brought and lets its waiters go.
 func (e *Engine) land(ctx context.Context, f *flight, job errand, out outcome) {
 	e.mu.Lock()
-	e.running--
-	if e.busy[job.account.Authority]--; e.busy[job.account.Authority] == 0 {
-		delete(e.busy, job.account.Authority)
-	}
 	if f.source.isGone() || out.failure != nil && ctx.Err() != nil {
 		// Forgotten meanwhile, or cut off by the end of Run, which is no fault of
 		// Entra's; the waiters leave by gone or by e.stopped.
@@ -291,6 +338,20 @@ func (e *Engine) land(ctx context.Context, f *flight, job errand, out outcome) {
 	close(f.done)
 	e.mu.Unlock()
 	e.nudge()
+	e.after(job, out, again)
+}
+
+// after does what callers need not wait for: it hands the credential what else
+// the answer held, and tells the log. What panics there ends nothing.
+func (e *Engine) after(job errand, out outcome, again time.Duration) {
+	defer func() {
+		if p := recover(); p != nil {
+			e.panicked(job, p)
+		}
+	}()
+	if out.granted != nil {
+		out.granted()
+	}
 	e.tell(job, out, again)
 }
 
@@ -318,6 +379,12 @@ const (
 	warnEvery = 24 * time.Hour
 )
 
+// warning is what was told of a credential, and when.
+type warning struct {
+	at     instant
+	notice string
+}
+
 // warn tells what an operator has to see to although tokens still come.
 func (e *Engine) warn(a Account) {
 	if a.Credential == nil {
@@ -332,8 +399,8 @@ func (e *Engine) warn(a Account) {
 	}
 	e.mu.Lock()
 	last, told := e.warned[a.Name]
-	if told = told && now.since(last) < warnEvery; !told {
-		e.warned[a.Name] = now
+	if told = told && now.since(last.at) < warnEvery && (h.Notice == "" || h.Notice == last.notice); !told {
+		e.warned[a.Name] = warning{now, h.Notice}
 	}
 	e.mu.Unlock()
 	if told {
@@ -343,8 +410,12 @@ func (e *Engine) warn(a Account) {
 		e.log.Warn().Str("tenant", a.Name).Str("credential", h.Kind).Msg(h.Notice)
 	}
 	if ending {
+		when := "ends soon"
+		if left <= 0 {
+			when = "has ended"
+		}
 		e.log.Warn().Str("tenant", a.Name).Str("credential", h.Kind).Time("expires", h.Expires).Int("days_left", DaysLeft(h.Expires, now.time())).
-			Msg("the tenant's credential ends soon: make a new one and put it where the configuration reads it")
+			Msg("the tenant's credential " + when + ": make a new one and put it where the configuration reads it")
 	}
 }
 

@@ -19,7 +19,7 @@ const (
 	Unavailable        // Entra ID answered that it cannot now: 429, 5xx or a transient code
 	Unreachable        // no answer: network, TLS, egress proxy, time-out
 	BadAnswer          // an answer that is not a token for what was asked
-	Stopped            // Run has ended
+	Stopped            // Run has ended, or the tenant is no longer configured
 )
 
 // String is a word for logs and metric labels.
@@ -66,6 +66,9 @@ type Error struct {
 	// RetryAfter is how long Bearer will repeat this error before it asks Entra
 	// again; 0 where it does not hold back.
 	RetryAfter time.Duration `json:"-"`
+
+	// guarded failures are not tried again soon: they lock an account.
+	guarded bool
 }
 
 // Error gives sentence and remedy, after what was being done.

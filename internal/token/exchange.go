@@ -74,7 +74,8 @@ const maxRetryAfter = 5 * time.Minute
 // retryAfter reads both forms of the header (RFC 9110, section 10.2.3), 0 where
 // it says nothing. A date counts from the server's own.
 func retryAfter(value string, date time.Time) time.Duration {
-	if s, err := strconv.ParseInt(value, 10, 64); err == nil {
+	// Of a number beyond 64 bits ParseInt gives the nearest.
+	if s, err := strconv.ParseInt(value, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
 		return time.Duration(min(max(s, 0), int64(maxRetryAfter/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil && !date.IsZero() {

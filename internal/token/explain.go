@@ -76,6 +76,7 @@ func (e *Engine) explainCode(out *Error, acc Account, description string, foreig
 		out.Sentence, out.Remedy = a.words(acc, out.Audience, skew)
 		out.Sentence = strings.TrimSuffix(out.Sentence, ".") + fmt.Sprintf(" (AADSTS%d).", out.AADSTS)
 	}
+	out.guarded = a.guarded
 	if strings.Contains(a.remedy, "{consent}") {
 		out.ConsentURL = acc.ConsentURL()
 	}

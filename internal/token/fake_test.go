@@ -167,6 +167,16 @@ func mustBearer(t *testing.T, s *Source) *Bearer {
 	return b
 }
 
+// mustReplace gives the successor of b.
+func mustReplace(t *testing.T, s *Source, b *Bearer) *Bearer {
+	t.Helper()
+	next, err := s.Replace(t.Context(), b, "")
+	if err != nil {
+		t.Fatalf("Replace: %v", err)
+	}
+	return next
+}
+
 func mustFail(t *testing.T, s *Source, want Kind) *Error {
 	t.Helper()
 	b, err := s.Bearer(t.Context())

@@ -28,19 +28,18 @@ type outcome struct {
 	failure *Error
 	skew    time.Duration // the server's clock less ours
 	skewed  bool          // skew is known
+	granted func()        // what is to be done once the bearer is in use, or nil
 }
 
 const fixCredential = "Correct the tenant's credential in the configuration."
 
-// fetch gets one token and judges it. It returns within the engine's timeout. A
+// fetch gets one token and judges it. It returns within the engine's timeout, if
+// the credential does. A
 // panic in anything it calls is a failure like others, so that renewal goes on.
 func (e *Engine) fetch(ctx context.Context, job errand) (out outcome) {
 	defer func() {
 		if p := recover(); p != nil {
-			// The value is not shown: nobody knows what it holds.
-			stack := make([]byte, 4<<10)
-			stack = stack[:runtime.Stack(stack, false)]
-			e.log.Error().Str("tenant", job.account.Name).Str("panic", fmt.Sprintf("%T", p)).Bytes("stack", stack).Msg("fetching a token panicked")
+			e.panicked(job, p)
 			out = job.failed(Internal, "Fetching the token failed for a fault in the proxy.", "Report it with the stack from the log.")
 		}
 	}()
@@ -61,6 +60,13 @@ func (e *Engine) fetch(ctx context.Context, job errand) (out outcome) {
 	return out
 }
 
+// panicked logs a panic. The value is not shown: nobody knows what it holds.
+func (e *Engine) panicked(job errand, p any) {
+	stack := make([]byte, 4<<10)
+	stack = stack[:runtime.Stack(stack, false)]
+	e.log.Error().Str("tenant", job.account.Name).Str("panic", fmt.Sprintf("%T", p)).Bytes("stack", stack).Msg("fetching a token panicked")
+}
+
 // prove asks Entra ID with the credential's proofs, one after the other while
 // each is rejected for itself.
 func (e *Engine) prove(ctx context.Context, job errand) outcome {
@@ -79,26 +85,32 @@ func (e *Engine) prove(ctx context.Context, job errand) outcome {
 	var first *Error
 	for _, p := range proofs {
 		if slices.Contains(p.Secrets, "") {
-			return job.failed(Misconfigured, "The "+p.Name+" is empty.", "Put its value into the file or variable that the configuration names.")
+			out = job.failed(Misconfigured, "The "+p.Name+" is empty.", "Put its value into the file or variable that the configuration names.")
+		} else {
+			out = e.exchange(ctx, job, tokenURL, p)
 		}
-		out = e.exchange(ctx, job, tokenURL, p)
 		if out.failure == nil {
 			return out
 		}
-		if !rejectsProof(out.failure.AADSTS) {
-			break
-		}
-		if p.Rejected != nil {
+		rejected := rejectsProof(out.failure.AADSTS)
+		if rejected && p.Rejected != nil {
 			p.Rejected(out.failure.AADSTS)
 		}
-		if first == nil {
+		if first != nil {
+			// What is told is the fault of the one that was to work; when to come again
+			// is what was said last.
+			first.Sentence += " The " + p.Name + " does not help: " + out.failure.Sentence
+			first.RetryAfter = max(first.RetryAfter, out.failure.RetryAfter)
+			if k := out.failure.Kind; k == Unreachable || k == Unavailable {
+				first.Kind = k
+			}
+			out.failure = first
+		} else {
 			first = out.failure
 		}
-	}
-	if len(proofs) > 1 && first != nil && first != out.failure {
-		// What is told is the fault of the one that was to work.
-		first.Sentence += " The " + proofs[len(proofs)-1].Name + " does not help: " + out.failure.Sentence
-		out.failure = first
+		if !rejected {
+			break
+		}
 	}
 	return out
 }
@@ -125,7 +137,9 @@ func (e *Engine) exchange(ctx context.Context, job errand, tokenURL string, proo
 		out.failure = e.explain(ctx, job, proof.Secrets, x, err, out.skew)
 		return out
 	}
-	b, err := e.accept(ctx, job, answer, sent, x.date)
+	refresh, _ := answer.Extra("refresh_token").(string)
+	secrets := slices.Concat(proof.Secrets, []string{answer.AccessToken, refresh})
+	b, err := e.accept(ctx, job, answer, secrets, sent, x.date)
 	if err != nil {
 		remedy := "Check that the authority is Entra ID and that nothing on the way answers for it."
 		if bad, ok := errors.AsType[*badSignature](err); ok {
@@ -134,16 +148,17 @@ func (e *Engine) exchange(ctx context.Context, job errand, tokenURL string, proo
 		if out.skewed && notable(out.skew) {
 			remedy += " " + skewSentence(out.skew)
 		}
-		out.failure = job.failed(BadAnswer, "Entra ID answered, but not with a token that can be used: "+without(err.Error(), proof.Secrets)+".", remedy).failure
+		out.failure = job.failed(BadAnswer, "Entra ID answered, but not with a token that can be used: "+without(err.Error(), secrets)+".", remedy).failure
 		out.failure.Status = x.status
 		return out
 	}
 	out.bearer = b
 	if proof.Granted != nil {
-		refresh, _ := answer.Extra("refresh_token").(string)
-		if err := proof.Granted(Grant{RefreshToken: refresh, Subject: firstOf(b.claims.UPN, b.claims.Name)}); err != nil {
-			e.log.Warn().Str("tenant", job.account.Name).Str("credential", job.account.Credential.Health().Kind).
-				Msg(without(err.Error(), append(proof.Secrets, refresh)))
+		out.granted = func() {
+			if err := proof.Granted(Grant{RefreshToken: refresh, Subject: firstOf(b.claims.UPN, b.claims.Name)}); err != nil {
+				e.log.Warn().Str("tenant", job.account.Name).Str("credential", job.account.Credential.Health().Kind).
+					Msg(without(err.Error(), secrets))
+			}
 		}
 	}
 	return out
@@ -158,22 +173,22 @@ func (e *Engine) issue(ctx context.Context, job errand, issuer Issuer) outcome {
 	}
 	answer := (&oauth2.Token{AccessToken: got.AccessToken, TokenType: "Bearer"}).
 		WithExtra(map[string]any{"expires_in": got.ExpiresIn.Seconds()})
-	b, err := e.accept(ctx, job, answer, sent, time.Time{})
+	b, err := e.accept(ctx, job, answer, []string{got.AccessToken}, sent, time.Time{})
 	if err != nil {
-		return job.failed(BadAnswer, "The machine's identity endpoint answered, but not with a token that can be used: "+without(err.Error(), []string{got.AccessToken})+".",
+		return job.failed(BadAnswer, "The machine's identity endpoint answered, but not with a token that can be used: "+err.Error()+".",
 			"Check that the identity is one of the tenant's, and that the audience is right for its cloud.")
 	}
 	return outcome{bearer: b}
 }
 
 // accept judges an answer whole, and decides when its token is renewed.
-func (e *Engine) accept(ctx context.Context, job errand, answer *oauth2.Token, sent instant, date time.Time) (*Bearer, error) {
-	b, err := judge(answer, job.account, job.audience, sent, date)
+func (e *Engine) accept(ctx context.Context, job errand, answer *oauth2.Token, secrets []string, sent instant, date time.Time) (*Bearer, error) {
+	b, err := judge(answer, job.account, job.audience, secrets, sent, date)
 	if err != nil {
 		return nil, err
 	}
 	if job.account.VerifySignature {
-		if err := e.keys.verify(ctx, job.account.Authority, answer.AccessToken); err != nil {
+		if err := e.keys.verify(ctx, job.account.Authority, job.account.Tenant, answer.AccessToken); err != nil {
 			return nil, err
 		}
 	}

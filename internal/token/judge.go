@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"defender-proxy/internal/tenant"
 )
 
 // The longest life a token is believed, and the shortest that is of any use.
@@ -24,8 +27,8 @@ const (
 // judge decides whether the answer is a token for what was asked, and how long
 // it lives, counted from sent, before the request left. date is the server's
 // clock at the answer, or zero. Its errors quote nothing of the token but the
-// claims that differ.
-func judge(answer *oauth2.Token, acc Account, audience string, sent instant, date time.Time) (*Bearer, error) {
+// claims that differ, without the secrets.
+func judge(answer *oauth2.Token, acc Account, audience string, secrets []string, sent instant, date time.Time) (*Bearer, error) {
 	if answer == nil || answer.AccessToken == "" {
 		return nil, errors.New("it holds no access_token")
 	}
@@ -43,11 +46,14 @@ func judge(answer *oauth2.Token, acc Account, audience string, sent instant, dat
 	if claims.Tenant != acc.Tenant {
 		return nil, fmt.Errorf("the token is for tenant %s, and %s was asked for", claims.Tenant, acc.Tenant)
 	}
+	if claims.Issuer != "" && !issuedFor(claims.Issuer, claims.Tenant) {
+		return nil, fmt.Errorf("the token's issuer %s is not that of its tenant", quote(claims.Issuer, secrets))
+	}
 	if !slices.ContainsFunc(claims.Audience, func(s string) bool { return sameAudience(s, audience) }) || len(claims.Audience) != 1 {
-		return nil, fmt.Errorf("the token is for audience %s, and %s was asked for", quote(strings.Join(claims.Audience, " "), nil), audience)
+		return nil, fmt.Errorf("the token is for audience %s, and %s was asked for", quote(strings.Join(claims.Audience, " "), secrets), audience)
 	}
 	if acc.ClientID != "" && claims.AppID != "" && !strings.EqualFold(claims.AppID, acc.ClientID) {
-		return nil, fmt.Errorf("the token is for application %s, and %s asked for it", quote(claims.AppID, nil), acc.ClientID)
+		return nil, fmt.Errorf("the token is for application %s, and %s asked for it", quote(claims.AppID, secrets), acc.ClientID)
 	}
 	if !claims.IssuedAt.IsZero() {
 		life = min(life, claims.Expiry.Sub(claims.IssuedAt))
@@ -69,6 +75,19 @@ func judge(answer *oauth2.Token, acc Account, audience string, sent instant, dat
 	}
 	header := "Bearer " + answer.AccessToken
 	return &Bearer{header: &header, claims: claims, acquired: sent, life: life, used: new(atomic.Bool)}, nil
+}
+
+// issuedFor reports whether an issuer is the tenant's: of both forms,
+// https://sts.windows.net/{tid}/ and {authority}/{tid}/v2.0, the first part of
+// the path is the tenant
+// (learn.microsoft.com/entra/identity-platform/access-token-claims-reference).
+func issuedFor(issuer string, id tenant.ID) bool {
+	u, err := url.Parse(issuer)
+	if err != nil {
+		return false
+	}
+	first, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+	return strings.EqualFold(first, string(id))
 }
 
 // expiresIn reads expires_in, which the v1 endpoint sends as a string. It is

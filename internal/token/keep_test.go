@@ -1,6 +1,7 @@
 package token
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"sync"
@@ -76,6 +77,39 @@ func TestWhoWaitsForATenantThatIsTakenOutLeavesAtOnce(t *testing.T) {
 		f.delay = 0
 		mustBearer(t, e.Source(contoso(), mde))
 	})
+}
+
+func TestKeepForgetsWarningsAndAuthoritiesOfThoseThatLeft(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		e := running(t, Options{Transport: &entra{}, Log: quiet, Concurrency: 4})
+		gov := contoso()
+		gov.Name, gov.Authority, gov.Cloud, gov.Credential = "gov", "https://login.gov.example", "gov", ended{}
+		stays := e.Source(contoso(), mde)
+		mustBearer(t, e.Source(gov, mde))
+		synctest.Wait()
+		e.mu.Lock()
+		if !e.several || len(e.warned) != 1 {
+			t.Errorf("several authorities: %v, warned %v", e.several, e.warned)
+		}
+		e.mu.Unlock()
+		e.Keep([]*Source{stays})
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.several || len(e.warned) != 0 || len(e.sources) != 1 {
+			t.Errorf("after Keep: several authorities: %v, warned %v, %d sources", e.several, e.warned, len(e.sources))
+		}
+	})
+}
+
+// ended is a secret past its end that Entra ID takes all the same.
+type ended struct{ secretFor }
+
+func (ended) Health() Health { return Health{Kind: "client_secret", Expires: time.Unix(1, 0)} }
+
+type secretFor struct{}
+
+func (secretFor) Proofs(context.Context, Ask) ([]Proof, error) {
+	return []Proof{secretProof("client secret", canary)}, nil
 }
 
 // One global lock stopped every tenant (Grafana's generic token provider).

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"defender-proxy/internal/tenant"
 )
 
 const (
@@ -22,6 +24,8 @@ const (
 	// says to look every 24 hours, and at once for a key that is not known
 	// (learn.microsoft.com/entra/identity-platform/signing-key-rollover).
 	keysFresh = 24 * time.Hour
+	// keysStale is how long they are used while no look succeeds.
+	keysStale = 7 * 24 * time.Hour
 	// keysPause is the shortest time between two looks, so that tokens with
 	// invented keys do not make one each.
 	keysPause = 10 * time.Second
@@ -44,11 +48,27 @@ type authorityKeys struct {
 	// looking holds one value while somebody fetches; who waits for it may leave.
 	looking chan struct{}
 
-	// Guarded by looking.
-	keys   map[string]*rsa.PublicKey // by kid
+	// Guarded by looking. ever says that looked means something.
+	keys   map[string]signatureKey // by kid, as of found
+	found  instant
 	looked instant
-	ever   bool  // looked means something
+	ever   bool
 	failed error // what the last look failed with
+}
+
+// signatureKey is a published key. issuer is whose tokens it signs, with
+// {tenantid} in place of any tenant; empty where that is not published.
+type signatureKey struct {
+	*rsa.PublicKey
+	issuer string
+}
+
+// signs reports whether the key signs tokens of the tenant. The set that all
+// tenants share also holds the keys of Microsoft's consumer accounts
+// (learn.microsoft.com/entra/identity-platform/access-tokens, "Validate the
+// signing key issuer").
+func (k signatureKey) signs(id tenant.ID) bool {
+	return k.issuer == "" || strings.Contains(k.issuer, "{tenantid}") || issuedFor(k.issuer, id)
 }
 
 func newSignatureKeys(rt http.RoundTripper, now func() instant) *signatureKeys {
@@ -60,11 +80,11 @@ type badSignature struct{ text, remedy string }
 
 func (e *badSignature) Error() string { return e.text }
 
-// verify holds the signature of a token against the authority's keys. Its errors
-// quote nothing of the token but the key's id.
-func (s *signatureKeys) verify(ctx context.Context, authority, raw string) error {
+// verify holds the signature of a token of the tenant against the authority's
+// keys. Its errors quote nothing of the token but the key's id.
+func (s *signatureKeys) verify(ctx context.Context, authority string, id tenant.ID, raw string) error {
 	const foreign = "Something on the way may have put in a token of its own: check the egress proxy and the trusted certificates."
-	var found *rsa.PublicKey
+	found := false
 	_, err := jwt.NewParser(jwt.WithValidMethods([]string{"RS256", "PS256"}), jwt.WithoutClaimsValidation()).Parse(raw, func(t *jwt.Token) (any, error) {
 		if _, ok := t.Header["nonce"]; ok {
 			return nil, &badSignature{
@@ -77,13 +97,19 @@ func (s *signatureKeys) verify(ctx context.Context, authority, raw string) error
 		if err != nil {
 			return nil, err
 		}
-		found = key
-		return key, nil
+		if !key.signs(id) {
+			return nil, &badSignature{"it is signed with a key for the tokens of others", foreign}
+		}
+		if iss, err := t.Claims.GetIssuer(); err != nil || !issuedFor(iss, id) {
+			return nil, &badSignature{"its issuer is not that of its tenant", foreign}
+		}
+		found = true
+		return key.PublicKey, nil
 	})
 	if known, ok := errors.AsType[*badSignature](err); ok {
 		return known
 	}
-	if err != nil || found == nil {
+	if err != nil || !found {
 		return &badSignature{"its signature does not verify against the authority's published keys", foreign}
 	}
 	return nil
@@ -91,7 +117,8 @@ func (s *signatureKeys) verify(ctx context.Context, authority, raw string) error
 
 // key finds the key with the id, and looks at the authority where it is not
 // known or what is known is old.
-func (s *signatureKeys) key(ctx context.Context, authority, kid string) (*rsa.PublicKey, error) {
+func (s *signatureKeys) key(ctx context.Context, authority, kid string) (signatureKey, error) {
+	var none signatureKey
 	s.mu.Lock()
 	a := s.authorities[authority]
 	if a == nil {
@@ -103,28 +130,32 @@ func (s *signatureKeys) key(ctx context.Context, authority, kid string) (*rsa.Pu
 	case a.looking <- struct{}{}:
 		defer func() { <-a.looking }()
 	case <-ctx.Done():
-		return nil, &badSignature{"the authority's keys did not come in time", "The proxy tries again by itself."}
+		return none, &badSignature{"the authority's keys did not come in time", "The proxy tries again by itself."}
 	}
 	now := s.now()
-	key := a.keys[kid]
-	age := now.since(a.looked)
-	if !a.ever || key == nil && age >= keysPause || age >= keysFresh {
+	key, known := a.keys[kid]
+	if since := now.since(a.looked); !a.ever || since >= keysPause && (!known || now.since(a.found) >= keysFresh) {
 		keys, err := s.fetch(ctx, authority)
-		a.looked, a.ever, a.failed = now, true, err
-		if err == nil {
-			a.keys = keys
-			key = keys[kid]
+		switch {
+		case err == nil:
+			a.keys, a.found, a.looked, a.ever, a.failed = keys, now, now, true, nil
+			key, known = keys[kid]
+		case ctx.Err() == nil:
+			// Where this fetch's own time was over that says nothing of the authority.
+			a.looked, a.ever, a.failed = now, true, err
+		default:
+			a.failed = err
 		}
-		// Old keys serve on while new ones cannot be had: a key that was known is
-		// not wrong because the authority is down.
 	}
+	// Known keys serve on for a while when new ones cannot be had: the authority
+	// may be down, and they are not wrong for that.
 	switch {
-	case key != nil:
+	case known && now.since(a.found) < keysStale:
 		return key, nil
 	case a.failed != nil:
-		return nil, &badSignature{"the authority's keys cannot be had: " + a.failed.Error(), "Check that " + keysURL(authority) + " can be reached, or set verify_signature: false."}
+		return none, &badSignature{"the authority's keys cannot be had: " + a.failed.Error(), "Check that " + keysURL(authority) + " can be reached, or set verify_signature: false."}
 	}
-	return nil, &badSignature{fmt.Sprintf("it is signed with the key %s, which the authority does not publish", quote(kid, nil)), "Something on the way may have put in a token of its own: check the egress proxy and the trusted certificates."}
+	return none, &badSignature{fmt.Sprintf("it is signed with the key %s, which the authority does not publish", quote(kid, nil)), "Something on the way may have put in a token of its own: check the egress proxy and the trusted certificates."}
 }
 
 // keysURL is the set of keys for all tenants of an authority.
@@ -132,7 +163,7 @@ func keysURL(authority string) string {
 	return strings.TrimRight(authority, "/") + "/common/discovery/v2.0/keys"
 }
 
-func (s *signatureKeys) fetch(ctx context.Context, authority string) (map[string]*rsa.PublicKey, error) {
+func (s *signatureKeys) fetch(ctx context.Context, authority string) (map[string]signatureKey, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, keysURL(authority), nil)
 	if err != nil {
 		return nil, errors.New("the authority is not a URL")
@@ -155,7 +186,7 @@ func (s *signatureKeys) fetch(ctx context.Context, authority string) (map[string
 
 // readKeys reads the RSA keys of a JSON Web Key Set (RFC 7517), at most maxKeys.
 // Keys of other types and uses, and keys under 2048 bits, are passed over.
-func readKeys(body []byte) (map[string]*rsa.PublicKey, error) {
+func readKeys(body []byte) (map[string]signatureKey, error) {
 	var set struct {
 		Keys []struct {
 			Type     string `json:"kty"`
@@ -163,12 +194,13 @@ func readKeys(body []byte) (map[string]*rsa.PublicKey, error) {
 			ID       string `json:"kid"`
 			Modulus  string `json:"n"`
 			Exponent string `json:"e"`
+			Issuer   string `json:"issuer"` // of Microsoft's own
 		} `json:"keys"`
 	}
 	if err := json.Unmarshal(body, &set); err != nil {
 		return nil, errors.New("the answer is not a set of keys")
 	}
-	keys := make(map[string]*rsa.PublicKey)
+	keys := make(map[string]signatureKey)
 	for _, k := range set.Keys {
 		n, err1 := base64.RawURLEncoding.DecodeString(k.Modulus)
 		e, err2 := base64.RawURLEncoding.DecodeString(k.Exponent)
@@ -177,7 +209,7 @@ func readKeys(body []byte) (map[string]*rsa.PublicKey, error) {
 		}
 		key := &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(new(big.Int).SetBytes(e).Int64())}
 		if key.N.BitLen() >= 2048 && key.E > 1 && key.E%2 == 1 && len(keys) < maxKeys {
-			keys[k.ID] = key
+			keys[k.ID] = signatureKey{key, k.Issuer}
 		}
 	}
 	if len(keys) == 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -61,7 +62,7 @@ func TestAWaiterWhoLeavesEndsOnlyHisOwnWait(t *testing.T) {
 }
 
 // Fifty clients saw 401 and each threw away the fresh token.
-func TestATokenIsDroppedOnlyByThoseWhoHoldTheCurrentOne(t *testing.T) {
+func TestARefusedTokenIsReplacedOnceHoweverManySawTheRefusal(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		f := &entra{delay: time.Second}
 		e := running(t, Options{Transport: f})
@@ -71,9 +72,8 @@ func TestATokenIsDroppedOnlyByThoseWhoHoldTheCurrentOne(t *testing.T) {
 		for i := range 50 {
 			wg.Go(func() {
 				time.Sleep(time.Duration(i) * 100 * time.Millisecond) // before, during and after the new fetch
-				s.Invalidate(refused)
-				if b := mustBearer(t, s); b == refused {
-					t.Error("Bearer gave the token that was dropped")
+				if b := mustReplace(t, s, refused); b == refused {
+					t.Error("the token that was refused came again")
 				}
 			})
 		}
@@ -84,37 +84,72 @@ func TestATokenIsDroppedOnlyByThoseWhoHoldTheCurrentOne(t *testing.T) {
 	})
 }
 
-func TestAnAPIThatRefusesEveryTokenCausesFiveFetchesAMinute(t *testing.T) {
+// One operation that refuses a token is no reason to leave everybody else
+// without one while Entra ID is away.
+func TestARefusedTokenServesTheOthersUntilItsSuccessorHasCome(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		f := &entra{}
-		e := running(t, Options{Transport: f})
-		s := e.Source(contoso(), mde)
-		for range 600 { // a minute of ten requests a second
-			s.Invalidate(mustBearer(t, s))
-			time.Sleep(100 * time.Millisecond)
+		var down atomic.Bool
+		f := &entra{respond: func(int, map[string]string) (*http.Response, error) {
+			if down.Load() {
+				return answer(503, "down"), nil
+			}
+			return answer(200, granted(contoso(), mde, time.Hour)), nil
+		}}
+		s := running(t, Options{Transport: f, Log: quiet}).Source(contoso(), mde)
+		refused := mustBearer(t, s)
+		down.Store(true)
+		var failure *Error
+		if b, err := s.Replace(t.Context(), refused, ""); !errors.As(err, &failure) || failure.Kind != Unavailable {
+			t.Errorf("Replace gave %v, %v", b, err)
 		}
-		if got := f.requests.Load(); got != 1+maxDrops && got != maxDrops {
-			t.Errorf("%d fetches in a minute, want about %d", got, maxDrops)
+		if b := mustBearer(t, s); b != refused {
+			t.Error("the others lost their token")
 		}
-		before := mustBearer(t, s)
-		time.Sleep(dropWindow)
-		s.Invalidate(before)
-		if b := mustBearer(t, s); b == before {
-			t.Error("a minute later the token is still not dropped")
+		down.Store(false)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if b := mustBearer(t, s); b != refused {
+			t.Log("the background has replaced it meanwhile")
+		}
+		if b := mustReplace(t, s, refused); b == refused {
+			t.Error("there is still no successor")
 		}
 	})
 }
 
-func TestInvalidateIgnoresWhatIsNoTokenOfTheSource(t *testing.T) {
+func TestAnAPIThatRefusesEveryTokenCausesFewFetches(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		e := running(t, Options{Transport: &entra{}})
+		f := &entra{}
+		e := running(t, Options{Transport: f})
 		s := e.Source(contoso(), mde)
-		s.Invalidate(nil)
 		b := mustBearer(t, s)
-		s.Invalidate(nil)
-		s.Invalidate(&Bearer{})
-		if got, ok := s.Current(); !ok || got != b {
-			t.Error("a stranger's token dropped the current one")
+		for range 36000 { // an hour of ten requests a second
+			b = mustReplace(t, s, b)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if got := f.requests.Load(); got < 1+maxReplaced+28 || got > 1+maxReplaced+32 {
+			t.Errorf("%d fetches in an hour, want five at once and one more each two minutes", got)
+		}
+		time.Sleep(time.Hour)
+		for range maxReplaced {
+			next := mustReplace(t, s, b)
+			if next == b {
+				t.Error("after an hour of rest the token is still not replaced")
+			}
+			b = next
+		}
+	})
+}
+
+func TestReplaceGivesTheCurrentTokenForOneThatIsNotTheSources(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		f := &entra{}
+		s := running(t, Options{Transport: f}).Source(contoso(), mde)
+		b := mustBearer(t, s)
+		for _, foreign := range []*Bearer{nil, {}} {
+			if got := mustReplace(t, s, foreign); got != b || f.requests.Load() != 1 {
+				t.Errorf("a stranger's token replaced the current one: %d fetches", f.requests.Load())
+			}
 		}
 	})
 }
@@ -221,7 +256,7 @@ func TestNoMoreFetchesRunAtOnceThanAllowedAndThoseWaitedForGoFirst(t *testing.T)
 		synctest.Wait()
 		start := time.Now()
 		late := contoso()
-		late.Cloud, late.Authority = "lab", "https://lab.example.com"
+		late.Cloud = "lab" // of the same authority
 		mustBearer(t, e.Source(late, mde))
 		if took := time.Since(start); took > 20*time.Second {
 			t.Errorf("a request waited %v behind renewals", took)
@@ -237,6 +272,98 @@ func TestNoMoreFetchesRunAtOnceThanAllowedAndThoseWaitedForGoFirst(t *testing.T)
 	})
 }
 
+// A hundred tenants whose credential hangs, one dead Key Vault is enough, and
+// whose callers ask without end.
+func TestRenewalsAreNotStarvedByTenantsThatHang(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		e := running(t, Options{Transport: &entra{}, Log: quiet})
+		good := e.Source(contoso(), mde)
+		mustBearer(t, good)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
+		defer cancel()
+		var wg sync.WaitGroup
+		for i := range 120 {
+			a := contoso()
+			a.ClientID, a.Credential = fmt.Sprint(i), hanging{}
+			s := e.Source(a, mde)
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = s.Bearer(ctx)
+					time.Sleep(time.Second)
+				}
+			})
+		}
+		for ctx.Err() == nil {
+			asked, stop := context.WithTimeout(ctx, time.Second)
+			if _, err := good.Bearer(asked); err != nil && ctx.Err() == nil {
+				t.Fatalf("a caller of the good tenant: %v", err)
+			}
+			stop()
+			time.Sleep(10 * time.Second)
+		}
+		if st := good.State(); st.Fetches < 3 || st.Failures > 0 {
+			t.Errorf("in two hours there were %d fetches for the good tenant, %d failed", st.Fetches, st.Failures)
+		}
+		fresh := contoso()
+		fresh.Cloud = "lab"
+		begun := time.Now()
+		mustBearer(t, e.Source(fresh, mde))
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("a new tenant waited %v", took)
+		}
+		wg.Wait()
+	})
+}
+
+func TestARenewalThatIsNeededGoesBeforeAThousandThatAreNot(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		f := &entra{delay: 5 * time.Second, respond: func(_ int, form map[string]string) (*http.Response, error) {
+			return answer(200, granted(contoso(), strings.TrimSuffix(form["scope"], "/.default"), time.Hour)), nil
+		}}
+		e := running(t, Options{Transport: f, Log: quiet, Concurrency: 2})
+		var wg sync.WaitGroup
+		for i := range 1000 {
+			wg.Go(func() { _, _ = e.Source(contoso(), fmt.Sprintf("https://%d.example.com", i)).Bearer(t.Context()) })
+		}
+		wg.Wait()
+		used := e.Source(contoso(), mde)
+		mustBearer(t, used)
+		for range 26 * 60 { // over two rounds of looks at idle tenants, of forty minutes each
+			time.Sleep(time.Minute)
+			if _, ok := used.Current(); !ok {
+				t.Fatal("the token in use died while idle ones were looked at")
+			}
+		}
+	})
+}
+
+func TestATenantThatFailedInAnOutageIsFoundWellWithoutAnybodysAsking(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var down atomic.Bool
+		f := &entra{respond: func(int, map[string]string) (*http.Response, error) {
+			if down.Load() {
+				return answer(503, "down"), nil
+			}
+			return answer(200, granted(contoso(), mde, time.Hour)), nil
+		}}
+		s := running(t, Options{Transport: f, Log: quiet}).Source(contoso(), mde)
+		mustBearer(t, s)
+		time.Sleep(11 * time.Hour)
+		down.Store(true) // over the look that is due after twelve
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		if st := s.State(); st.Error == nil {
+			t.Fatal("the outage was not met: the test shows nothing")
+		}
+		down.Store(false)
+		time.Sleep(15 * time.Minute)
+		synctest.Wait()
+		if st := s.State(); st.Error != nil {
+			t.Errorf("a quarter of an hour after the outage the tenant is still held to be failing: %v", st.Error)
+		}
+	})
+}
+
 func TestManyWaitersForAQueuedFetchDoNotGrowTheQueue(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		e := New(Options{Transport: &entra{}})
@@ -246,7 +373,7 @@ func TestManyWaitersForAQueuedFetchDoNotGrowTheQueue(t *testing.T) {
 			wg.Go(func() { mustBearer(t, s) })
 		}
 		synctest.Wait()
-		if got := len(e.waited); got != 1 {
+		if got := len(e.queue); got != 1 {
 			t.Errorf("the queue holds %d flights of one source", got)
 		}
 		start(t, e)

@@ -17,14 +17,24 @@ const (
 	// for a source that nobody asks. After that the next request fetches.
 	idleAfter = time.Hour
 
-	// maxDrops is how many tokens a minute Invalidate drops. An API that refuses
-	// every token would else make a fetch of each request.
-	maxDrops   = 5
-	dropWindow = time.Minute
+	// guardedPause follows a failure that, repeated, would lock a user's account.
+	guardedPause = 15 * time.Minute
 
-	// recheck is how long a source may go without a fetch. A credential that
-	// stopped working meanwhile is then told of before somebody needs it.
-	recheck = 12 * time.Hour
+	// maxReplaced is how many tokens Replace replaces at once, and replaceEvery how
+	// long it takes to be allowed one more. An API that refuses every token would
+	// else make a fetch of each request.
+	maxReplaced  = 5
+	replaceEvery = 2 * time.Minute
+
+	// maxClaimTries bounds the fetches that carry the claims of a challenge while
+	// Entra ID cannot be reached.
+	maxClaimTries = 3
+
+	// recheck is how long a source may go without a fetch, and recheckFailed that
+	// after a failure. A credential that stopped working is then told of before
+	// somebody needs it, and one that was mended is found without anybody's asking.
+	recheck       = 12 * time.Hour
+	recheckFailed = 10 * time.Minute
 )
 
 // Source gives the tokens of one account for one audience. Engine.Source makes
@@ -53,19 +63,23 @@ type Source struct {
 	failure  *Error
 	failedAt instant
 	pause    time.Duration
-	heldBack bool // pause is Entra's own Retry-After
-	failures int  // in a row
+	asks     time.Duration // of pause, what was asked for: no reload shortens it
+	failures int           // in a row
 
 	fetches, failed uint64
-	fetched         instant // when the last of them ended
+	fetched         instant       // when the last of them ended
+	recheck         time.Duration // how long after that one is due although nobody asks
 	skew            time.Duration
 	skewed          bool
 
-	firstDrop instant
-	drops     int // since firstDrop, within dropWindow
+	// replaced counts down by one each replaceEvery since replacedAt.
+	replaced   int
+	replacedAt instant
 
-	// claims are those that the next token is asked for with, empty for none.
-	claims string
+	// claims are those that the next token is asked for with, empty for none, and
+	// claimTries the fetches that carried them and met nobody.
+	claims     string
+	claimTries int
 }
 
 // flight is one fetch that any number of callers wait for.
@@ -73,9 +87,10 @@ type flight struct {
 	source *Source
 	done   chan struct{} // closed when it has landed
 
-	// begun and waited are guarded by Engine.mu: it has left the queue; it stands
-	// among those that somebody waits for.
-	begun, waited bool
+	// begun and waiters are guarded by Engine.mu: it has left the queue; how many
+	// wait for it now.
+	begun   bool
+	waiters int
 
 	// failure is set before done is closed, nil where a token came.
 	failure *Error
@@ -116,20 +131,30 @@ func (s *Source) Bearer(ctx context.Context) (*Bearer, error) {
 		if f == nil {
 			continue
 		}
-		select {
-		case <-f.done:
-			if f.failure != nil {
-				return nil, f.failure
-			}
-			// Round again: the token may have died or been dropped while this
-			// waiter slept.
-		case <-s.engine.stopped:
-			return nil, s.stopped()
-		case <-s.gone:
-			return nil, s.forgotten()
-		case <-ctx.Done():
-			return nil, fmt.Errorf("token: tenant %s, audience %s: stopped waiting for a token: %w", s.name(), s.audience, ctx.Err())
+		if err := s.wait(ctx, f); err != nil {
+			return nil, err
 		}
+		// Round again: the token may have died while this waiter slept.
+	}
+}
+
+// wait waits for a flight that join gave.
+func (s *Source) wait(ctx context.Context, f *flight) error {
+	select {
+	case <-f.done:
+		if f.failure != nil {
+			return f.failure
+		}
+		return nil
+	case <-s.engine.stopped:
+		return s.stopped()
+	case <-s.gone:
+		return s.forgotten()
+	case <-ctx.Done():
+		s.engine.mu.Lock()
+		f.waiters--
+		s.engine.mu.Unlock()
+		return fmt.Errorf("token: tenant %s, audience %s: stopped waiting for a token: %w", s.name(), s.audience, ctx.Err())
 	}
 }
 
@@ -147,56 +172,82 @@ func (s *Source) join() (*flight, error) {
 		return nil, nil
 	}
 	s.asked, s.waiting = now, true
+	return s.board(now)
+}
+
+// board gives the flight in the air, or a new one unless a failure holds it
+// back. engine.mu is held.
+func (s *Source) board(now instant) (*flight, error) {
 	if s.flight == nil {
 		if left := s.held(now); left > 0 {
 			failure := *s.failure
 			failure.RetryAfter = left
 			return nil, &failure
 		}
-		s.flight = &flight{source: s, done: make(chan struct{})}
+		s.engine.launch(s)
 	}
-	if f := s.flight; !f.begun && !f.waited {
-		f.waited = true
-		e.waited = append(e.waited, f)
-		e.nudge()
-	}
+	s.flight.waiters++
 	return s.flight, nil
 }
 
-// Invalidate drops b because Microsoft answered 401 to it; the next Bearer
-// fetches anew. It does nothing when b is not the current token any more, so
-// of many callers who saw the same 401 one drops it and none drops its
-// successor.
+// Replace gives another token because Microsoft's API answered 401 to refused.
+// claims are those that the answer named, as ClaimsChallenge reads them, or
+// empty: the next token is asked for with them (continuous access evaluation,
+// learn.microsoft.com/entra/identity-platform/claims-challenge).
 //
-// It drops no more than five tokens a minute. Past that the token stays: a
-// caller who gets the same Bearer again has Microsoft's last word on it.
-func (s *Source) Invalidate(b *Bearer) { s.Challenge(b, "") }
-
-// Challenge is Invalidate for a 401 that names claims, as ClaimsChallenge reads
-// them: the next token is asked for with those (continuous access evaluation,
-// learn.microsoft.com/entra/identity-platform/claims-challenge). They are
-// forgotten once such a token has come or Entra ID has refused it.
-func (s *Source) Challenge(b *Bearer, claims string) {
-	if b == nil {
-		return
+// Where refused is no longer the current token, its successor is given at once:
+// of many callers who saw the same 401 one fetch serves all. Until the successor
+// has come refused stays current for the others, for a refusal by one operation
+// is no proof that the token is dead, and their own 401 would bring them here.
+//
+// Five tokens are replaced at once, and one more each two minutes; past that, and
+// where no other token is to be had, refused itself is given: the caller then has
+// Microsoft's last word on it. Errors are those of Bearer.
+func (s *Source) Replace(ctx context.Context, refused *Bearer, claims string) (*Bearer, error) {
+	// The first flight may have begun before the claims were known.
+	for range 2 {
+		f, b, err := s.replacing(refused, claims)
+		if f == nil {
+			return b, err
+		}
+		if err := s.wait(ctx, f); err != nil {
+			return nil, err
+		}
 	}
+	if b, ok := s.Current(); ok {
+		return b, nil
+	}
+	return refused, nil
+}
+
+// replacing gives the flight that is to bring a successor of refused, or the
+// token to go on with.
+func (s *Source) replacing(refused *Bearer, claims string) (*flight, *Bearer, error) {
 	e := s.engine
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if s.current.Load() != b {
-		return
+	if s.isGone() {
+		return nil, nil, s.forgottenLocked()
 	}
 	now := e.now()
-	if s.drops == 0 || now.since(s.firstDrop) >= dropWindow {
-		s.firstDrop, s.drops = now, 0
+	pending := claims != "" && s.claims == claims // a fetch with them is due
+	if b := s.current.Load(); b != nil && b != refused && b.live(now) && !pending {
+		return nil, b, nil
 	}
-	if s.drops < maxDrops {
-		s.drops++
-		s.current.Store(nil)
-		if claims != "" {
-			s.claims = claims
+	if s.flight == nil || claims != "" && !pending {
+		if n := int(now.since(s.replacedAt) / replaceEvery); n > 0 {
+			s.replaced, s.replacedAt = max(s.replaced-n, 0), now
+		}
+		if s.replaced >= maxReplaced {
+			return nil, refused, nil
+		}
+		s.replaced++
+		if claims != "" && !pending {
+			s.claims, s.claimTries = claims, 0
 		}
 	}
+	f, err := s.board(now)
+	return f, nil, err
 }
 
 // lapse lets go of a dead token: a tenant that nobody asks for then takes a few
@@ -217,9 +268,15 @@ func (s *Source) lapse(now instant) {
 func (s *Source) record(job errand, out outcome, now instant) time.Duration {
 	s.fetches++
 	s.fetched = now
-	if job.claims == s.claims && (out.failure == nil || out.failure.Kind == Rejected) {
-		s.claims = ""
+	if job.claims == s.claims && s.claims != "" {
+		// One answer, whatever it is, ends them: they must not spoil every fetch to
+		// come. Only where nobody answered are they sent again.
+		s.claimTries++
+		if out.failure == nil || out.failure.Kind != Unreachable && out.failure.Kind != Unavailable || s.claimTries >= maxClaimTries {
+			s.claims = ""
+		}
 	}
+	s.recheck = jitter(recheck, 0.1, s.engine.rand())
 	if out.skewed {
 		s.skew, s.skewed = out.skew, true
 	}
@@ -231,11 +288,15 @@ func (s *Source) record(job errand, out outcome, now instant) time.Duration {
 	}
 	s.failed++
 	s.failures++
+	s.recheck = jitter(recheckFailed, 0.1, s.engine.rand())
 	pause := min(firstPause<<min(s.failures-1, 10), longestPause)
 	// Downwards only, so that the bound holds.
 	pause -= time.Duration(float64(pause) * 0.2 * s.engine.rand())
-	s.heldBack = out.failure.RetryAfter > pause
-	s.pause = max(pause, out.failure.RetryAfter)
+	s.asks = out.failure.RetryAfter
+	if out.failure.guarded {
+		pause = max(pause, guardedPause)
+	}
+	s.pause = max(pause, s.asks)
 	s.failedAt = now
 	failure := *out.failure
 	failure.RetryAfter = s.pause
@@ -269,7 +330,7 @@ func (s *Source) wanted(now instant) bool {
 	if s.last != nil && s.last.used.Load() && now.since(s.last.acquired) < s.last.life+idleAfter {
 		return true
 	}
-	if s.fetches > 0 && now.since(s.fetched) >= recheck {
+	if s.fetches > 0 && now.since(s.fetched) >= s.recheck {
 		return true
 	}
 	return s.waiting && now.since(s.asked) < idleAfter

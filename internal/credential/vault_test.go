@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -194,6 +195,36 @@ func TestAVaultThatDoesNotTakeTheIdentitysTokenIsAFault(t *testing.T) {
 	}
 	_, err := vaultValue(t, NewVault(VaultOptions{Transport: a.transport(), Env: env(envSecret)}), appURL)(t.Context())
 	mustFault(t, err, token.Rejected, "does not accept the token of the proxy's identity (Unauthorized)", "AZURE_TENANT_ID")
+}
+
+// The SDK keeps the identity's token for its whole life and has no way to hear
+// that the vault refused it.
+func TestAnIdentitysTokenThatTheVaultRefusesIsReplacedOnce(t *testing.T) {
+	a := newAzure(t)
+	a.set("/secrets/app", secretBundle(theSecret, "v1", nil))
+	var revoked atomic.Bool
+	shown := 0 // tokens since then; the vault answers one after the other
+	a.hosts["contoso.vault.azure.net"] = func(w http.ResponseWriter, r *http.Request) {
+		if revoked.Load() && r.Header.Get("Authorization") != "" && a.count("POST login.microsoftonline.com/"+vaultTenant+"/oauth2/v2.0/token") == 1 {
+			shown++
+			w.Header().Set("WWW-Authenticate", a.challenge)
+			answerJSON(w, 401, vaultError("Unauthorized", ""))
+			return
+		}
+		a.vault(w, r)
+	}
+	c := NewVault(VaultOptions{Transport: a.transport(), Env: env(envSecret)})
+	ref, _ := parseSecretURL(appURL)
+	if s, f := c.read(t.Context(), ref); f != nil || s.Text != theSecret {
+		t.Fatalf("before: %v", f)
+	}
+	revoked.Store(true)
+	if s, f := c.read(t.Context(), ref); f != nil || s.Text != theSecret {
+		t.Errorf("after the token was revoked: %v", f)
+	}
+	if shown == 0 {
+		t.Error("the old token was not shown: the test shows nothing")
+	}
 }
 
 func TestTheVaultsIdentityIsMadeAnewAfterAFailure(t *testing.T) {

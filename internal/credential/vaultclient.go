@@ -51,22 +51,43 @@ func (c *vaultClient) client(vault string) (*azsecrets.Client, error) {
 	return k, nil
 }
 
-// read gets a secret from its vault.
-func (c *vaultClient) read(ctx context.Context, ref secretRef) (s Secret, fault *token.Fault) {
+// forget drops what is kept of a vault: its client and the identity keep a token
+// each, and have no way to be told that the vault refused it.
+func (c *vaultClient) forget(vault string) {
+	c.mu.Lock()
+	delete(c.clients, vault)
+	c.mu.Unlock()
+	c.identity.forget()
+}
+
+// read gets a secret from its vault. A token that the vault refuses is replaced
+// once.
+func (c *vaultClient) read(ctx context.Context, ref secretRef) (Secret, *token.Fault) {
+	s, refused, fault := c.ask(ctx, ref)
+	if refused {
+		c.forget(ref.vault)
+		s, _, fault = c.ask(ctx, ref)
+	}
+	return s, fault
+}
+
+// ask asks the vault once. refused says that it did not take the token.
+func (c *vaultClient) ask(ctx context.Context, ref secretRef) (s Secret, refused bool, fault *token.Fault) {
 	defer func() {
 		// The client's parser of challenges indexes past the end of a short one.
 		if recover() != nil {
-			s, fault = Secret{}, badChallenge(ref)
+			s, refused, fault = Secret{}, false, badChallenge(ref)
 		}
 	}()
 	k, err := c.client(ref.vault)
 	if err != nil {
-		return Secret{}, misconfigured("The vault "+ref.host+" cannot be asked: "+oneLine(err.Error())+".", "Check the key_vault URL.")
+		return Secret{}, false, misconfigured("The vault "+ref.host+" cannot be asked: "+oneLine(err.Error())+".", "Check the key_vault URL.")
 	}
 	ctx, sight := watch(ctx)
 	answer, err := k.GetSecret(ctx, ref.name, ref.version, nil)
 	if err != nil {
-		return Secret{}, explainVault(ctx, ref, sight.last(), err)
+		last := sight.last()
+		return Secret{}, last.status == http.StatusUnauthorized && last.requests > 1, explainVault(ctx, ref, last, err)
 	}
 	if answer.Value != nil {
 		s.Text = *answer.Value
@@ -76,16 +97,16 @@ func (c *vaultClient) read(ctx context.Context, ref secretRef) (s Secret, fault 
 	}
 	if a := answer.Attributes; a != nil {
 		if a.Enabled != nil && !*a.Enabled {
-			return Secret{}, disabledSecret(ref)
+			return Secret{}, false, disabledSecret(ref)
 		}
 		if a.Expires != nil {
 			s.Expires = *a.Expires
 		}
 	}
 	if s.Text == "" {
-		return Secret{}, misconfigured("The secret "+ref.String()+" is empty.", "Set its value in the vault.")
+		return Secret{}, false, misconfigured("The secret "+ref.String()+" is empty.", "Set its value in the vault.")
 	}
-	return s, nil
+	return s, false, nil
 }
 
 // vaultVersion is the last part of a secret's id, if it looks like a version.

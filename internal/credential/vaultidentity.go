@@ -83,6 +83,13 @@ func (i *vaultIdentity) get() (azcore.TokenCredential, vaultWho, *token.Fault) {
 	return i.current, i.who, nil
 }
 
+// forget lets the next use make the credential anew, and with it its tokens.
+func (i *vaultIdentity) forget() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.current = nil
+}
+
 func (i *vaultIdentity) make(w vaultWho) (azcore.TokenCredential, *token.Fault) {
 	authority := i.options.AuthorityHost
 	if authority == "" && i.options.Env != nil {

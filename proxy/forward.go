@@ -130,10 +130,14 @@ func (p *Proxy) try(ctx context.Context, x *Exchange, pl *plan, e regions.Endpoi
 		return resp, sent, err
 	}
 	x.Renewed = true
-	if !p.another(ctx, x, resp.Header) {
+	renewed, err := p.another(ctx, x, resp.Header)
+	if err == nil && !renewed {
 		return resp, sent, nil // Microsoft's answer stands
 	}
 	_ = resp.Body.Close()
+	if err != nil {
+		return nil, sent, err
+	}
 	x.Tried = append(x.Tried, e.Region)
 	return p.attempt(ctx, pl, e, x.Bearer.Authorization())
 }

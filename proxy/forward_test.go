@@ -175,6 +175,22 @@ func TestARefusedTokenThatCannotBeReplacedIsNotSentAgain(t *testing.T) {
 	}
 }
 
+// The token was revoked and the secret is wrong by now: a bare 401 would tell
+// nobody what to do.
+func TestA401WithoutAnotherTokenSaysWhyThereIsNone(t *testing.T) {
+	w := newWorld(t, options{})
+	w.regions[0].answer(status(401))
+	w.do("GET", "/-/whoami", "") // gets the first token
+	w.entra.set(func(e *entra) { e.refuses = true })
+	got := w.do("GET", "/api/alerts", "")
+	if got.status != 503 || got.code() != "TokenUnavailable" || !strings.Contains(got.body, "AADSTS7000215") {
+		t.Errorf("got %d %s", got.status, got.body)
+	}
+	if n := len(w.regions[0].requests()); n != 1 {
+		t.Errorf("%d requests, want 1", n)
+	}
+}
+
 func TestA401ThatStaysIsMicrosoftsAnswer(t *testing.T) {
 	w := newWorld(t, options{})
 	w.regions[0].answer(status(401, "WWW-Authenticate", "Bearer", "Content-Type", "application/json"))

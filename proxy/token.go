@@ -44,22 +44,25 @@ func (p *Proxy) freshen(ctx context.Context, x *Exchange) error {
 // another puts a token in place of the exchange's, which Microsoft refused with
 // an answer of this header, and reports whether there is one that the decision
 // still stands with. Fifty callers that see the same refusal get the same new
-// token.
-func (p *Proxy) another(ctx context.Context, x *Exchange, refused http.Header) bool {
+// token. The error is a refusal: there is no other token, and why.
+func (p *Proxy) another(ctx context.Context, x *Exchange, refused http.Header) (bool, error) {
 	u := x.upstream()
 	ctx, cancel := context.WithTimeout(ctx, p.longestWait)
 	defer cancel()
 	b, err := u.Token.Replace(ctx, x.Bearer, token.ClaimsChallenge(refused))
+	if err != nil {
+		return false, tokenUnavailable(x, err)
+	}
 	// The identity endpoint of a machine may have no newer token than the one that
 	// was refused.
-	if err != nil || b.Authorization() == x.Bearer.Authorization() {
-		return false
+	if b.Authorization() == x.Bearer.Authorization() {
+		return false, nil
 	}
 	permits := u.permitsOf(b, p.Policy.Catalog)
 	d := p.Policy.Decide(x.Operation, x.Client.Grants, permits)
 	if !d.Allowed() {
-		return false
+		return false, nil
 	}
 	x.Bearer, x.Permits, x.Decision = b, permits, d
-	return true
+	return true, nil
 }

@@ -332,6 +332,9 @@ func (e *Engine) land(ctx context.Context, f *flight, job errand, out outcome) {
 		e.nudge()
 		return
 	}
+	if f.replaces && out.failure == nil {
+		f.source.replaced++
+	}
 	again := f.source.record(job, out, e.now())
 	f.failure = f.source.failure
 	f.source.flight = nil

@@ -91,6 +91,8 @@ type flight struct {
 	// wait for it now.
 	begun   bool
 	waiters int
+	// replaces says that it is to bring the successor of a token that was refused.
+	replaces bool
 
 	// failure is set before done is closed, nil where a token came.
 	failure *Error
@@ -200,9 +202,9 @@ func (s *Source) board(now instant) (*flight, error) {
 // has come refused stays current for the others, for a refusal by one operation
 // is no proof that the token is dead, and their own 401 would bring them here.
 //
-// Five tokens are replaced at once, and one more each two minutes; past that, and
-// where no other token is to be had, refused itself is given: the caller then has
-// Microsoft's last word on it. Errors are those of Bearer.
+// Five tokens are replaced at once, and one more each two minutes; past that
+// refused itself is given: the caller then has Microsoft's last word on it. Errors
+// are those of Bearer: there is no other token.
 func (s *Source) Replace(ctx context.Context, refused *Bearer, claims string) (*Bearer, error) {
 	// The first flight may have begun before the claims were known.
 	for range 2 {
@@ -234,19 +236,19 @@ func (s *Source) replacing(refused *Bearer, claims string) (*flight, *Bearer, er
 	if b := s.current.Load(); b != nil && b != refused && b.live(now) && !pending {
 		return nil, b, nil
 	}
-	if s.flight == nil || claims != "" && !pending {
-		if n := int(now.since(s.replacedAt) / replaceEvery); n > 0 {
-			s.replaced, s.replacedAt = max(s.replaced-n, 0), now
-		}
-		if s.replaced >= maxReplaced {
-			return nil, refused, nil
-		}
-		s.replaced++
-		if claims != "" && !pending {
-			s.claims, s.claimTries = claims, 0
-		}
+	if n := int(now.since(s.replacedAt) / replaceEvery); n > 0 {
+		s.replaced, s.replacedAt = max(s.replaced-n, 0), now
+	}
+	if s.replaced >= maxReplaced {
+		return nil, refused, nil
+	}
+	if claims != "" && !pending {
+		s.claims, s.claimTries = claims, 0
 	}
 	f, err := s.board(now)
+	if f != nil {
+		f.replaces = true
+	}
 	return f, nil, err
 }
 

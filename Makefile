@@ -8,8 +8,10 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 FUZZTIME ?= 30s
+SOAK     ?= 5m
+SEED     ?= 0
 
-.PHONY: help build demo test check fmt vet staticcheck race tidy cross bench fuzz vuln cover clean
+.PHONY: help build demo test check fmt vet staticcheck race tidy cross bench soak keyring fuzz vuln cover clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +56,13 @@ cross: ## build for every platform that is promised, and vet for the two other s
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./policy ./proxy ./regions ./internal/...
 	$(GO) test -run '^$$' -bench . -benchtime 8x ./integration/bench
+
+soak: ## let Entra ID misbehave for SOAK (5m) under 64 callers; SEED=n repeats a run
+	$(GO) test -race -count=1 -v -timeout 2h -run Soak ./integration -args -soak=$(SOAK) -soak.seed=$(SEED)
+
+keyring: ## test against the real Secret Service (Debian: dbus, gnome-keyring)
+	XDG_DATA_HOME=$$(mktemp -d) timeout 300 dbus-run-session -- sh -c \
+		'printf "\n" | gnome-keyring-daemon --unlock --components=secrets >/dev/null; exec $(GO) test -count=1 -tags keyring -run KeyringOfTheSystem ./internal/credential'
 
 fuzz: ## fuzz each target for FUZZTIME (30s)
 	@for f in $$(git ls-files '*_test.go' | xargs grep -l '^func Fuzz'); do \

@@ -130,9 +130,10 @@ func TestNoSecretLeavesTheProcess(t *testing.T) {
 		t.Fatalf("%d signed links in %d answers: the story has lost its point", links, answered)
 	}
 	given := map[string][]byte{"the caller's refusals and headers": refused.Bytes()}
-	for _, path := range []string{"/", "/-/healthy", "/-/ready", "/-/regions", "/metrics"} {
+	for _, path := range []string{"/", "/-/healthy", "/-/ready", "/-/regions", "/-/tenants", "/metrics"} {
 		given["the operator's "+path] = w.get(w.admin + path).body
 	}
+	given["the answer to a reload"] = w.do(http.MethodPost, w.admin+"/-/reload", "").body
 	for _, path := range []string{"/", "/-/whoami", "/-/operations"} {
 		given["the caller's "+path] = w.get(path).body
 	}

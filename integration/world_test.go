@@ -415,3 +415,25 @@ func sum(series map[string]float64, name string, parts ...string) float64 {
 	}
 	return total
 }
+
+func (w *world) mkdir(name string) {
+	w.t.Helper()
+	if err := os.Mkdir(filepath.Join(w.dir, name), 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) remove(name string) {
+	w.t.Helper()
+	if err := os.Remove(filepath.Join(w.dir, name)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// logged says what is missing until the proxy's log holds the text.
+func (w *world) logged(text string) error {
+	if !strings.Contains(w.stderr.String(), text) {
+		return fmt.Errorf("there is no %q in\n%s", text, w.stderr)
+	}
+	return nil
+}

@@ -322,12 +322,26 @@ func TestANewRefreshTokenIsHandedOverOnlyWithAnAnswerThatIsGood(t *testing.T) {
 	}
 }
 
-func TestAUserAndTheApplicationShareNoToken(t *testing.T) {
+func TestWhatMakesAnotherTokenMakesAnotherSource(t *testing.T) {
 	e := New(Options{Transport: &entra{}})
-	user := contoso()
-	user.Subject = "user"
-	if e.Source(contoso(), mde) == e.Source(user, mde) {
-		t.Error("one source for both")
+	for name, change := range map[string]func(*Account){
+		"a user of the application":          func(a *Account) { a.Subject = "user" },
+		"another cloud":                      func(a *Account) { a.Cloud = "lab" },
+		"the cloud under another authority":  func(a *Account) { a.Authority = "https://lab.example" },
+		"signatures that are to be verified": func(a *Account) { a.VerifySignature = true },
+		"another application":                func(a *Account) { a.ClientID = "another" },
+		"another tenant":                     func(a *Account) { a.Tenant = fabrikamID },
+	} {
+		a := contoso()
+		change(&a)
+		if e.Source(contoso(), mde) == e.Source(a, mde) {
+			t.Errorf("%s: one source for both", name)
+		}
+	}
+	same := contoso()
+	same.Name, same.Version, same.Credential = "renamed", V1, nil
+	if e.Source(contoso(), mde) != e.Source(same, mde) {
+		t.Error("another name, version or credential lost the token")
 	}
 }
 

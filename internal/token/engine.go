@@ -70,13 +70,16 @@ type Engine struct {
 	failing int
 }
 
-// sourceKey is what two tokens must share to be the same token.
+// sourceKey is what two tokens must share to be the same token. A cloud may get
+// another authority under its old name, and a tenant another opinion of what has
+// to be verified; no token outlasts either.
 type sourceKey struct {
-	cloud    string
-	tenant   tenant.ID
-	clientID string
-	subject  string
-	audience string
+	cloud, authority string
+	tenant           tenant.ID
+	clientID         string
+	subject          string
+	audience         string
+	verified         bool
 }
 
 // New makes an Engine. It panics without a Transport: to fall back to a default
@@ -112,15 +115,15 @@ func New(o Options) *Engine {
 }
 
 // Source gives the source of the account's tokens for the audience: the same
-// one for the same cloud, tenant, client id, subject and audience, so that a
-// live token outlasts a reload. Call it when configuration is applied, not for
-// each request.
+// one for the same cloud with its authority, tenant, client id, subject,
+// VerifySignature and audience, so that a live token outlasts a reload. Call it
+// when configuration is applied, not for each request.
 //
-// What else the account says (name, authority, credential, version) replaces
-// what an earlier call said, from the next fetch on; and a pause after a failure
+// What else the account says (name, credential, version) replaces what an earlier
+// call said, from the next fetch on; and a pause after a failure
 // shrinks to its first second, since what was wrong may be mended.
 func (e *Engine) Source(a Account, audience string) *Source {
-	key := sourceKey{a.Cloud, a.Tenant, a.ClientID, a.Subject, audience}
+	key := sourceKey{a.Cloud, a.Authority, a.Tenant, a.ClientID, a.Subject, audience, a.VerifySignature}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.sources[key]

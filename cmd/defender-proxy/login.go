@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -89,6 +90,7 @@ func userTenant(cfg *config.Config, name string) (config.Tenant, error) {
 // userStore is where the refresh token of a tenant's user is kept.
 func userStore(t config.Tenant) *credential.Store {
 	return credential.OpenStore(credential.StoreOptions{
+		Name:     t.Name,
 		File:     t.Credential.User.TokenStore,
 		KeyFile:  t.Credential.User.KeyFile,
 		Tenant:   t.ID,
@@ -164,9 +166,6 @@ func (c *cli) signIn(ctx context.Context, t config.Tenant, o credential.LoginOpt
 	if err == nil {
 		err = store.Save(login)
 	}
-	if err == nil {
-		err = store.Check()
-	}
 	if err != nil {
 		return fmt.Errorf("tenant %s: %w", t.Name, err)
 	}
@@ -179,10 +178,11 @@ func (c *cli) signIn(ctx context.Context, t config.Tenant, o credential.LoginOpt
 	return err
 }
 
-// printable takes out of a name what could move a terminal's cursor.
+// printable takes out of a name what could move a terminal's cursor, and what is not seen and turns the order of
+// the letters around.
 func printable(name string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || 0x7f <= r && r < 0xa0 {
+		if !unicode.IsPrint(r) {
 			return -1
 		}
 		return r

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"defender-proxy/internal/config"
+	"defender-proxy/internal/credential"
 	"defender-proxy/internal/simulator"
 )
 
@@ -32,6 +34,9 @@ func loginLab(t *testing.T) (sim *simulator.Simulator, dir string, browser *http
 		},
 	}}})
 	dir = t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil { // whatever the umask: a store is kept in no folder that others can write to
+		t.Fatal(err)
+	}
 	lab := simulatorConfig(sim, "127.0.0.1:0", "127.0.0.1:0", "ca.pem", nil)
 	from, to := strings.Index(lab, "tenants:\n"), strings.Index(lab, "egress:")
 	lab = lab[:from] + fmt.Sprintf(`tenants:
@@ -164,14 +169,60 @@ func TestLoginThatIsInterrupted(t *testing.T) {
 }
 
 func TestLoginThatCouldNotBeKeptIsNotBegun(t *testing.T) {
+	for _, test := range []struct{ name, file, want string }{
+		{"the key file holds no key", "analyst.key", "does not hold a key"},
+		{"the token store is another file", "analyst.login", "is not a token store"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, dir, _ := loginLab(t)
+			file := filepath.Join(dir, test.file)
+			if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c := begin(t, nil, "login", "analyst", "--config", filepath.Join(dir, "lab.yaml"))
+			defer c.cancel()
+			c.ends(t, exitWrong)
+			if s := c.stderr.String(); !strings.Contains(s, test.want) || !strings.Contains(s, file) || strings.Contains(s, "type the code") {
+				t.Errorf("stderr does not say that %s, or asks somebody to sign in\n%s", test.want, c)
+			}
+			if got, err := os.ReadFile(file); err != nil || string(got) != "precious" {
+				t.Errorf("the file holds %q, %v, not what it held", got, err)
+			}
+		})
+	}
+}
+
+// Two tenants of a configuration may be two users of one application. The
+// sign-in of the one is not the other's, whoever renames the files.
+func TestLoginIsForOneNameOfTheConfiguration(t *testing.T) {
 	_, dir, _ := loginLab(t)
-	if err := os.WriteFile(filepath.Join(dir, "analyst.key"), []byte("no key"), 0o600); err != nil {
+	analyst := config.Tenant{Name: "analyst", ID: simulator.DefaultTenantID, Cloud: "simulator"}
+	analyst.Credential.ClientID = "22222222-2222-2222-2222-222222222222"
+	analyst.Credential.User = &config.User{TokenStore: filepath.Join(dir, "analyst.login"), KeyFile: filepath.Join(dir, "analyst.key")}
+	if err := userStore(analyst).Save(credential.Login{RefreshToken: "canary"}); err != nil {
 		t.Fatal(err)
 	}
-	c := begin(t, nil, "login", "analyst", "--config", filepath.Join(dir, "lab.yaml"))
-	defer c.cancel()
-	c.ends(t, exitWrong)
-	if s := c.stderr.String(); !strings.Contains(s, "does not hold a key") || strings.Contains(s, "type the code") {
-		t.Errorf("stderr does not tell of the key, or asks somebody to sign in\n%s", c)
+	if err := userStore(analyst).Check(); err != nil {
+		t.Error(err)
+	}
+	admin := analyst
+	admin.Name = "admin"
+	if err := userStore(admin).Check(); err == nil || !strings.Contains(err.Error(), `the tenant called "analyst"`) {
+		t.Errorf("got %v, want that it is the analyst's", err)
+	}
+}
+
+func TestNamesArePrintedWithoutWhatIsNotSeen(t *testing.T) {
+	for name, want := range map[string]string{
+		"ana@contoso.example":         "ana@contoso.example",
+		"Ána SS 山田 O'Neill":           "Ána SS 山田 O'Neill",
+		"ana\x1b[2J\r\n@contoso":      "ana[2J@contoso",
+		"ana\u202e@osotnoc\u2066":     "ana@osotnoc",
+		"a\u200bn\u200ea\ufeff\u2028": "ana",
+		"ana\u0085\u009b31m":          "ana31m",
+	} {
+		if got := printable(name); got != want {
+			t.Errorf("%q: got %q, want %q", name, got, want)
+		}
 	}
 }

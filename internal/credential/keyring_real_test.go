@@ -17,7 +17,7 @@ import (
 
 func TestKeyringOfTheSystemKeepsTheKey(t *testing.T) {
 	o := StoreOptions{
-		File: filepath.Join(t.TempDir(), "contoso.login"), Tenant: storeTenant,
+		File: filepath.Join(ownFolder(t), "contoso.login"), Name: "contoso", Tenant: storeTenant,
 		ClientID: "a-test-of-defender-proxy", Cloud: "commercial",
 	}
 	s := OpenStore(o)

@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,7 +34,7 @@ func TestStoreWithTheKeyInTheKeyring(t *testing.T) {
 	keyring.MockInit()
 	s, o := ringStore(t)
 	noError(t, s.Save(storeLogin))
-	line, err := keyring.Get("defender-proxy", storeTenant+" "+storeClient)
+	line, err := keyring.Get("defender-proxy", storeTenant+" "+storeClient+" contoso")
 	noError(t, err)
 	if key, ok := parseKey(line); !ok {
 		t.Errorf("got a key of %d bytes, want 32", len(key))
@@ -43,10 +42,8 @@ func TestStoreWithTheKeyInTheKeyring(t *testing.T) {
 	if l, err := OpenStore(o).Load(); err != nil || l != storeLogin {
 		t.Errorf("got %v, %v, want what was saved", l, err)
 	}
-	entries, err := os.ReadDir(filepath.Dir(o.File))
-	noError(t, err)
-	if len(entries) != 1 {
-		t.Errorf("got %v in the folder, want the store alone", entries)
+	if got, want := inFolder(t, o), ".contoso.login.lock contoso.login"; got != want {
+		t.Errorf("got %s in the folder, want %s", got, want)
 	}
 
 	t.Run("the key stays for the next sign-in", func(t *testing.T) {
@@ -66,7 +63,7 @@ func TestStoreWithTheKeyInTheKeyring(t *testing.T) {
 	t.Run("a running proxy goes on when the keyring is locked", func(t *testing.T) {
 		keyring.MockInitWithError(errors.New("locked"))
 		noError(t, s.Check())
-		noError(t, s.rotate(storeLogin.RefreshToken, "second", "", time.Now()))
+		noError(t, s.rotate(storeLogin.RefreshToken, "second", again, time.Now()))
 		if l, err := s.Load(); err != nil || l.RefreshToken != "second" {
 			t.Errorf("got %v, %v, want the second token", l, err)
 		}
@@ -105,13 +102,18 @@ func TestWithoutASessionBusNoKeyringIsAsked(t *testing.T) {
 
 func sessionBusKnownDependsOnEnvironment() bool { return modesCount && os.PathSeparator == '/' }
 
+// ownGate gives the bubble a gate of its own, so that waiting for it lets time
+// pass.
+func ownGate(t *testing.T) {
+	before := keyringCalls
+	keyringCalls = newKeyringGate()
+	t.Cleanup(func() { keyringCalls = before })
+}
+
 func TestKeyringThatHangsIsGivenUp(t *testing.T) {
 	withBus(t)
 	synctest.Test(t, func(t *testing.T) {
-		// The channel is of the bubble, so that waiting for it lets time pass.
-		before := keyringBusy
-		keyringBusy = make(chan struct{}, 1)
-		defer func() { keyringBusy = before }()
+		ownGate(t)
 		release := make(chan struct{})
 		begun := time.Now()
 		err := callKeyring(t.Context(), patienceForKeyring, func() error { <-release; return nil })
@@ -122,28 +124,83 @@ func TestKeyringThatHangsIsGivenUp(t *testing.T) {
 		if took := time.Since(begun); took != patienceForKeyring {
 			t.Errorf("it took %v, want 5s", took)
 		}
-		// While it hangs, others wait and give up too, without a goroutine each.
-		var wg sync.WaitGroup
-		for range 50 {
-			wg.Go(func() {
-				err := callKeyring(t.Context(), patienceForKeyring, func() error { t.Error("a second call was made"); return nil })
-				if err == nil {
-					t.Error("got no error behind a keyring that hangs")
-				}
-			})
-		}
-		wg.Wait()
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
+		// While it hangs, others fail at once, without a goroutine each.
 		begun = time.Now()
-		if err := callKeyring(ctx, patienceForKeyring, func() error { return nil }); err == nil || time.Since(begun) != 0 {
-			t.Errorf("got %v after %v, want an error at once", err, time.Since(begun))
+		for range 50 {
+			err := callKeyring(t.Context(), patienceForKeyring, func() error { t.Error("a second call was made"); return nil })
+			if f, ok := errors.AsType[*token.Fault](err); !ok || f.Kind != token.Unavailable {
+				t.Errorf("got %v behind a keyring that hangs, want an unavailable keyring", err)
+			}
+		}
+		if took := time.Since(begun); took != 0 {
+			t.Errorf("they took %v, want no time", took)
 		}
 		close(release)
 		synctest.Wait()
 		if err := callKeyring(t.Context(), patienceForKeyring, func() error { return nil }); err != nil {
 			t.Errorf("got %v once it answers again, want none", err)
 		}
+	})
+}
+
+func TestKeyringIsAskedAgainAfterAMinute(t *testing.T) {
+	withBus(t)
+	synctest.Test(t, func(t *testing.T) {
+		ownGate(t)
+		release := make(chan struct{})
+		hang := func() error { <-release; return nil }
+		if callKeyring(t.Context(), patienceForKeyring, hang) == nil {
+			t.Fatal("got no error of a keyring that hangs")
+		}
+		time.Sleep(keyringPause)
+		begun := time.Now()
+		for range 1000 {
+			if err := callKeyring(t.Context(), patienceForKeyring, func() error { return nil }); err != nil {
+				t.Fatalf("got %v a minute later, want a new attempt", err)
+			}
+		}
+		if took := time.Since(begun); took != 0 {
+			t.Errorf("they took %v, want no time", took)
+		}
+		// It may hang a few times more, and not for ever.
+		var attempts atomic.Int32
+		attempts.Add(1)
+		for range 20 {
+			_ = callKeyring(t.Context(), patienceForKeyring, func() error { attempts.Add(1); return hang() })
+			time.Sleep(keyringPause)
+		}
+		if got := attempts.Load(); got != mostGivenUp {
+			t.Errorf("got %d attempts that hang, want %d", got, mostGivenUp)
+		}
+		close(release)
+		synctest.Wait()
+		if err := callKeyring(t.Context(), patienceForKeyring, func() error { return nil }); err != nil {
+			t.Errorf("got %v once they have ended, want none", err)
+		}
+	})
+}
+
+func TestKeyringThatIsInterruptedSaysSo(t *testing.T) {
+	withBus(t)
+	synctest.Test(t, func(t *testing.T) {
+		ownGate(t)
+		release := make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		begun := time.Now()
+		err := callKeyring(ctx, patienceForPeople, func() error { <-release; return nil })
+		if f, ok := errors.AsType[*token.Fault](err); !ok || f.Kind != token.Stopped || time.Since(begun) != time.Second {
+			t.Errorf("got %v after %v, want an interrupted wait after 1s", err, time.Since(begun))
+		}
+		// It has not outlived its patience: others may ask.
+		if err := callKeyring(t.Context(), patienceForKeyring, func() error { return nil }); err != nil {
+			t.Errorf("got %v, want none", err)
+		}
+		err = callKeyring(ctx, patienceForKeyring, func() error { t.Error("a call was made"); return nil })
+		if f, ok := errors.AsType[*token.Fault](err); !ok || f.Kind != token.Stopped {
+			t.Errorf("got %v for a context that has ended, want an interrupted wait", err)
+		}
+		close(release)
 	})
 }
 

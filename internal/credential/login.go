@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -101,8 +102,9 @@ func SignIn(ctx context.Context, o LoginOptions) (Login, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	s.wire = &loginWire{ctx: ctx, next: o.Transport}
 	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{
-		Transport: &loginWire{ctx: ctx, next: o.Transport},
+		Transport: s.wire,
 		// A 307 or 308 would carry the code to wherever it points.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	})
@@ -118,6 +120,7 @@ type signIn struct {
 	LoginOptions
 	base   string // of the v2.0 endpoints
 	config oauth2.Config
+	wire   *loginWire
 
 	proofs   []token.Proof // of the application; one empty one for a public client
 	readAt   time.Time     // when proofs were made
@@ -230,6 +233,9 @@ func (s *signIn) judge(answer *oauth2.Token) (Login, error) {
 	if got, err := tenant.ParseID(access.TenantID); err != nil || got != s.Tenant {
 		return Login{}, &token.Fault{Kind: token.BadAnswer, Sentence: fmt.Sprintf("The sign-in is for tenant %s, and %s was asked for.", quoteShort(access.TenantID), s.Tenant), Remedy: remedy}
 	}
+	if wrong := s.otherToken(access); wrong != "" {
+		return Login{}, &token.Fault{Kind: token.BadAnswer, Sentence: wrong, Remedy: "Check that the authority is Entra ID and that nothing on the way answers for it."}
+	}
 	if answer.RefreshToken == "" || len(answer.RefreshToken) > maxRefreshToken {
 		return Login{}, &token.Fault{Kind: token.BadAnswer, Sentence: "Entra ID gave no refresh token that can be kept.",
 			Remedy: "Check that a Conditional Access policy of the tenant lets application " + s.ClientID + " stay signed in, and that offline_access is consented to."}
@@ -240,10 +246,28 @@ func (s *signIn) judge(answer *oauth2.Token) (Login, error) {
 			name = candidate
 		}
 	}
-	if s.Username != "" && name != "" && !strings.EqualFold(name, s.Username) {
-		return Login{}, &token.Fault{Kind: token.Rejected, Sentence: fmt.Sprintf("%s has signed in, and the configuration wants %s.", quoteShort(name), quoteShort(s.Username)), Remedy: "Sign in as that user, or correct username in the configuration."}
+	if s.Username != "" && !strings.EqualFold(name, s.Username) {
+		who := quoteShort(name)
+		if name == "" {
+			who = "A user whose name Entra ID does not tell"
+		}
+		return Login{}, &token.Fault{Kind: token.Rejected, Sentence: fmt.Sprintf("%s has signed in, and the configuration wants %s.", who, quoteShort(s.Username)), Remedy: "Sign in as that user, or correct username in the configuration, or leave it out."}
 	}
 	return Login{RefreshToken: answer.RefreshToken, Username: name, SignedIn: s.Now().UTC()}, nil
+}
+
+// otherToken tells how the token is another one than was asked for, by the rules
+// that the engine has for later ones; empty where it is not.
+func (s *signIn) otherToken(access loginClaims) string {
+	// Entra ID keeps or drops one slash at the end, as the API was registered.
+	bare := func(audience string) string { return strings.TrimSuffix(audience, "/") }
+	if len(access.Audience) != 1 || bare(access.Audience[0]) != bare(s.Audience) {
+		return fmt.Sprintf("The token is for audience %s, and %s was asked for.", quoteShort(strings.Join(access.Audience, " ")), s.Audience)
+	}
+	if app := cmp.Or(access.AppID, access.AuthorizedParty); app != "" && !strings.EqualFold(app, s.ClientID) {
+		return fmt.Sprintf("The token is for application %s, and %s asked for it.", quoteShort(app), s.ClientID)
+	}
+	return ""
 }
 
 // loginClaims are the claims that tell who signed in
@@ -251,6 +275,8 @@ func (s *signIn) judge(answer *oauth2.Token) (Login, error) {
 type loginClaims struct {
 	jwt.RegisteredClaims
 	TenantID          string `json:"tid"`
+	AppID             string `json:"appid"` // of version 1.0
+	AuthorizedParty   string `json:"azp"`   // of version 2.0
 	UPN               string `json:"upn"`
 	PreferredUsername string `json:"preferred_username"`
 	UniqueName        string `json:"unique_name"`

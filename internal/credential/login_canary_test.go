@@ -53,6 +53,21 @@ func TestSignInShowsNoSecret(t *testing.T) {
 	}
 }
 
+// A token that nobody knew of gets into Entra's words.
+func TestSignInShowsNoTokenInTheWordsOfOthers(t *testing.T) {
+	raw := unsigned(map[string]any{"upn": "canary"})
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeLogin{answers: []func(http.ResponseWriter, url.Values){failing(400, "invalid_grant", "AADSTS1: The assertion "+raw+" is wrong.")}}
+		_, _, err := fakeTime(t, f, nil)
+		if err == nil || !strings.Contains(err.Error(), "The assertion "+hiddenToken) {
+			t.Errorf("got %v, want Entra's words up to the token", err)
+		}
+		for _, part := range strings.Split(raw, ".") {
+			hidden(t, "an error", fmt.Sprint(err), part)
+		}
+	})
+}
+
 // Faults of the store and of the user name files, never what is in them.
 func TestUserShowsNoSecret(t *testing.T) {
 	u, s, o := storedUser(t, nil)
@@ -66,7 +81,7 @@ func TestUserShowsNoSecret(t *testing.T) {
 	other.ClientID = "44444444-4444-4444-4444-444444444444"
 	_, err := OpenStore(other).Load()
 	hidden(t, "a fault", fmt.Sprint(err), storeLogin.RefreshToken)
-	hidden(t, "a fault", fmt.Sprint(OpenStore(other).rotate(storeLogin.RefreshToken, "canary fresh", "", userAsk.Now)), storeLogin.RefreshToken)
+	hidden(t, "a fault", fmt.Sprint(OpenStore(other).rotate(storeLogin.RefreshToken, "canary fresh", again, userAsk.Now)), storeLogin.RefreshToken)
 }
 
 func TestLoginPrintsNoToken(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"html"
 	"io"
@@ -27,27 +28,20 @@ import (
 // when it compares (learn.microsoft.com/entra/identity-platform/reply-url, read
 // 2026-11).
 func (s *signIn) byCode(ctx context.Context) (*oauth2.Token, error) {
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	listeners, port, err := listenForBrowser()
 	if err != nil {
 		return nil, storeFault("No port can be opened on 127.0.0.1 for the browser's answer: "+storeReason(err)+".", "Use the flow device_code.")
 	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	s.config.RedirectURL = "http://localhost:" + strconv.Itoa(port)
+	s.config.RedirectURL = "http://localhost:" + port
 	state, verifier := rand.Text(), oauth2.GenerateVerifier()
 	s.quieting = append(s.quieting, verifier)
 
-	land := &landing{port: strconv.Itoa(port), state: state, answer: make(chan arrival, 1)}
-	server := &http.Server{
-		Handler:           land,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      10 * time.Second,
-		IdleTimeout:       10 * time.Second,
-		MaxHeaderBytes:    64 << 10, // the code alone has some KiB
-		ErrorLog:          log.New(io.Discard, "", 0),
-	}
+	land := &landing{port: port, state: state, answer: make(chan arrival, 1)}
+	server := landingServer(land)
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = server.Serve(listener) })
+	for _, l := range listeners {
+		serving.Go(func() { _ = server.Serve(l) })
+	}
 	defer serving.Wait()
 	defer func() {
 		// The browser gets its page, and nobody holds the end up for long.
@@ -89,6 +83,42 @@ func (s *signIn) byCode(ctx context.Context) (*oauth2.Token, error) {
 	})
 }
 
+func landingServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      10 * time.Second,
+		IdleTimeout:       10 * time.Second,
+		MaxHeaderBytes:    64 << 10, // the code alone has some KiB
+		ErrorLog:          log.New(io.Discard, "", 0),
+	}
+}
+
+// listenForBrowser opens one port on both loopback addresses. A browser may take
+// either for localhost, and on the one that is left open another user of the
+// machine could receive the code. A machine without IPv6 has one address.
+func listenForBrowser() (listeners []net.Listener, port string, err error) {
+	for range 10 {
+		v4, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			return nil, "", err
+		}
+		port := strconv.Itoa(v4.Addr().(*net.TCPAddr).Port)
+		v6, taken := net.Listen("tcp6", "[::1]:"+port)
+		if taken == nil {
+			return []net.Listener{v4, v6}, port, nil
+		}
+		probe, err := net.Listen("tcp6", "[::1]:0")
+		if err != nil {
+			return []net.Listener{v4}, port, nil
+		}
+		probe.Close()
+		v4.Close()
+	}
+	return nil, "", errors.New("each one that is free there is taken on [::1]")
+}
+
 func scopeOf(c oauth2.Config) string {
 	scope := ""
 	for _, one := range c.Scopes {
@@ -126,7 +156,7 @@ func (l *landing) strayed() bool {
 func (l *landing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// The Host guards against DNS rebinding: a page of another origin whose name
 	// leads here carries its own.
-	if r.Host != "localhost:"+l.port && r.Host != "127.0.0.1:"+l.port {
+	if r.Host != "localhost:"+l.port && r.Host != "127.0.0.1:"+l.port && r.Host != "[::1]:"+l.port {
 		page(w, http.StatusMisdirectedRequest, "This address is not for you.")
 		return
 	}

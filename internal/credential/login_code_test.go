@@ -243,6 +243,11 @@ func TestAuthorizationCodeThatComesToNothing(t *testing.T) {
 		{"there is no refresh token", grant(func(answer, _ map[string]any) { delete(answer, "refresh_token") }), token.BadAnswer, "no refresh token"},
 		{"the token is of another tenant", grant(func(_, access map[string]any) { access["tid"] = "33333333-3333-3333-3333-333333333333" }), token.BadAnswer, `for tenant "33333333-3333-3333-3333-333333333333"`},
 		{"the token names no tenant", grant(func(_, access map[string]any) { delete(access, "tid") }), token.BadAnswer, `for tenant ""`},
+		{"the token is for another audience", grant(func(_, access map[string]any) { access["aud"] = "https://graph.microsoft.com" }), token.BadAnswer, `for audience "https://graph.microsoft.com"`},
+		{"the token is for two audiences", grant(func(_, access map[string]any) { access["aud"] = []string{loginAudience, "https://graph.microsoft.com"} }), token.BadAnswer, "for audience"},
+		{"the token is of another application", grant(func(_, access map[string]any) { access["appid"] = storeTenant }), token.BadAnswer, `for application "` + storeTenant + `"`},
+		{"the token of version 2.0 is of another application", grant(func(_, access map[string]any) { access["azp"] = storeTenant }), token.BadAnswer, `for application "` + storeTenant + `"`},
+		{"a user without a name signs in", grant(func(_, access map[string]any) { delete(access, "upn") }), token.Rejected, `A user whose name Entra ID does not tell has signed in, and the configuration wants "ana@contoso.example"`},
 		{"another user signs in", grant(func(_, access map[string]any) { access["upn"] = "bob@contoso.example" }), token.Rejected, `"bob@contoso.example" has signed in`},
 		{"the token is none", grant(func(answer, _ map[string]any) { answer["access_token"] = "canary" }), token.BadAnswer, "not with a token that can be read"},
 		{"the token is no bearer", grant(func(answer, _ map[string]any) { answer["token_type"] = "pop" }), token.BadAnswer, "not with a token that can be read"},
@@ -272,6 +277,20 @@ func TestAuthorizationCodeThatComesToNothing(t *testing.T) {
 			}
 			hidden(t, "the error", fmt.Sprint(err))
 		})
+	}
+}
+
+// The case of a name and of an id, and one slash, make no difference.
+func TestAuthorizationCodeOfTheSameUserInOtherLetters(t *testing.T) {
+	f := &fakeLogin{answers: []func(http.ResponseWriter, url.Values){func(w http.ResponseWriter, _ url.Values) {
+		grantTokens(w, func(_, access map[string]any) {
+			access["upn"], access["aud"], access["appid"] = "Ana@Contoso.example", loginAudience+"/", strings.ToUpper(storeClient)
+		})
+	}}}
+	l, err := signInBy(t, f, func(o *LoginOptions) { o.Username = "ana@contoso.example" }, func(b *http.Client, p LoginPrompt) { follow(t, b, p) })
+	noError(t, err)
+	if l.Username != "Ana@Contoso.example" {
+		t.Errorf("got %q, want the name as Entra ID has it", l.Username)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -48,22 +47,31 @@ func (s *signIn) byDevice(ctx context.Context) (*oauth2.Token, error) {
 // A question that got no answer is asked again, more slowly (RFC 8628, section
 // 3.5).
 func (s *signIn) poll(ctx context.Context, device *oauth2.DeviceAuthResponse, options []oauth2.AuthCodeOption) (*oauth2.Token, error) {
+	var last error // that came of a question
 	for {
 		device.Interval = min(device.Interval, longestInterval)
 		answer, err := s.config.DeviceAccessToken(ctx, device, options...)
+		over := !time.Now().Before(device.Expiry)
 		switch {
 		case err == nil:
 			return answer, nil
+		case over && last != nil && s.wire.away:
+			// The person may well have signed in, and Entra ID could not be asked.
+			return nil, &outage{last}
 		case ctx.Err() != nil:
 			return nil, err
-		case !time.Now().Before(device.Expiry):
+		case over:
 			return nil, errNoAnswer
 		case !passing(err):
 			return nil, err
 		}
+		last = err
 		device.Interval += usualInterval
 	}
 }
+
+// outage is why the questions got no answer until it was too late.
+type outage struct{ error }
 
 // passing reports whether the same question may be answered the next time.
 func passing(err error) bool {
@@ -71,7 +79,7 @@ func passing(err error) bool {
 		return false
 	}
 	if re, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
-		return re.Response != nil && (re.Response.StatusCode >= 500 || re.Response.StatusCode == http.StatusTooManyRequests)
+		return cannotNow(re.Response)
 	}
 	_, unanswered := errors.AsType[*url.Error](err)
 	return unanswered

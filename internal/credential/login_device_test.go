@@ -95,6 +95,70 @@ func TestDeviceCodeGoesOnAfterALostConnection(t *testing.T) {
 	})
 }
 
+// Entra ID could not be asked from some time on until the code expired: it is not
+// said that nobody signed in.
+func TestDeviceCodeDuringAnOutage(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		lost func(*http.Request) error
+	}{
+		{"when the connection is refused", func(*http.Request) error { return errors.New("connection refused") }},
+		{"when nothing answers", func(r *http.Request) error { <-r.Context().Done(); return r.Context().Err() }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &fakeLogin{answers: []func(http.ResponseWriter, url.Values){pending}}
+				_, _, err := fakeTime(t, f, func(o *LoginOptions) {
+					o.Transport = roundTripFunc(func(r *http.Request) (*http.Response, error) {
+						if strings.HasSuffix(r.URL.Path, "/token") && len(f.forms) > 3 {
+							return nil, test.lost(r)
+						}
+						return inMemory{f}.RoundTrip(r)
+					})
+				})
+				if f, ok := errors.AsType[*token.Fault](err); !ok || f.Kind != token.Unreachable || !strings.Contains(f.Error(), "cannot be reached") {
+					t.Errorf("got %v, want that Entra ID cannot be reached", err)
+				}
+			})
+		})
+	}
+}
+
+// x/oauth2 asks for the code without a context.
+func TestDeviceCodeEndpointThatHangsIsGivenUp(t *testing.T) {
+	hang := func(o *LoginOptions) {
+		o.Transport = roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})
+	}
+	t.Run("after half a minute", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			begun := time.Now()
+			_, _, err := fakeTime(t, &fakeLogin{}, hang)
+			if f, ok := errors.AsType[*token.Fault](err); !ok || f.Kind != token.Unreachable || time.Since(begun) != requestPatience {
+				t.Errorf("got %v after %v, want an unreachable Entra ID after %v", err, time.Since(begun), requestPatience)
+			}
+		})
+	})
+	t.Run("when it is interrupted", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			o := LoginOptions{
+				Flow: FlowDeviceCode, Authority: "https://login.example", Tenant: storeTenant, ClientID: storeClient,
+				Audience: loginAudience, Show: func(LoginPrompt) {},
+			}
+			hang(&o)
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(time.Second, cancel)
+			begun := time.Now()
+			_, err := SignIn(ctx, o)
+			if f, ok := errors.AsType[*token.Fault](err); !ok || f.Kind != token.Stopped || time.Since(begun) != time.Second {
+				t.Errorf("got %v after %v, want an interrupted sign-in after 1s", err, time.Since(begun))
+			}
+		})
+	})
+}
+
 type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
@@ -114,7 +178,9 @@ func TestDeviceCodeThatComesToNothing(t *testing.T) {
 		{"the code expires", answers(pending, failing(400, "expired_token", "AADSTS70020: The provided value for the input parameter 'device_code' is not valid.")), token.Rejected, "expired before anybody"},
 		{"the code is not known", answers(failing(400, "bad_verification_code", "AADSTS70018: Invalid verification code.")), token.Rejected, "AADSTS70018"},
 		{"nobody ever signs in", answers(pending), token.Misconfigured, "Nobody signed in in time"},
-		{"nobody signs in, and Entra ID is away", answers(failing(503, "", "")), token.Misconfigured, "Nobody signed in in time"},
+		{"Entra ID is away until the code expires", answers(failing(503, "", "")), token.Unavailable, "answered 503"},
+		{"Entra ID comes back and nobody signs in", answers(failing(503, "", ""), pending), token.Misconfigured, "Nobody signed in in time"},
+		{"Entra ID goes away and nobody could sign in", answers(pending, failing(503, "", "")), token.Unavailable, "answered 503"},
 		{"consent is missing", answers(failing(400, "invalid_grant", "AADSTS65001: The user or administrator has not consented.")), token.Rejected, "/" + storeTenant + "/adminconsent?client_id=" + storeClient},
 		{"the application is no public client", answers(failing(401, "invalid_client", "AADSTS7000218: The request body must contain client_secret.")), token.Rejected, "Allow public client flows"},
 		{"the codes are missing", device(`{}`), token.BadAnswer, "is not Entra ID"},

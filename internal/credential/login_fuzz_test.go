@@ -18,6 +18,7 @@ func FuzzLanding(f *testing.F) {
 	const state = "STATESTATESTATESTATESTATE1"
 	f.Add("GET", "localhost:4711", "/?code=abc&state="+state)
 	f.Add("GET", "127.0.0.1:4711", "/?error=access_denied&error_description=no&state="+state)
+	f.Add("GET", "[::1]:4711", "/?code=abc&state="+state)
 	f.Add("GET", "localhost:4711", "/?code=abc&state="+state+"&state=x")
 	f.Add("GET", "localhost:4711", "/?code=abc;state="+state)
 	f.Add("GET", "localhost:4711", "//?code=<b>&state=%53TATESTATESTATESTATESTATE1")
@@ -38,7 +39,7 @@ func FuzzLanding(f *testing.F) {
 		case got := <-l.answer:
 			q, err := url.ParseQuery(u.RawQuery)
 			right := err == nil && len(q["state"]) == 1 && q.Get("state") == state && u.Path == "/" && method == "GET" &&
-				(host == "localhost:4711" || host == "127.0.0.1:4711")
+				(host == "localhost:4711" || host == "127.0.0.1:4711" || host == "[::1]:4711")
 			if !right || (got.code == "") == (got.denial == nil) || got.code != "" && got.code != q.Get("code") {
 				t.Fatalf("%s %s of %s brought %+v", method, target, host, got)
 			}
@@ -65,7 +66,7 @@ func FuzzAnswer(f *testing.F) {
 			return
 		}
 		s := &signIn{
-			LoginOptions: LoginOptions{Tenant: storeTenant, ClientID: storeClient, Authority: "https://login.example", Now: time.Now},
+			LoginOptions: LoginOptions{Tenant: storeTenant, ClientID: storeClient, Audience: loginAudience, Authority: "https://login.example", Now: time.Now},
 			config:       oauth2.Config{ClientID: storeClient, Endpoint: oauth2.Endpoint{TokenURL: "https://login.example/token", AuthStyle: oauth2.AuthStyleInParams}},
 		}
 		wire := roundTripFunc(func(*http.Request) (*http.Response, error) {

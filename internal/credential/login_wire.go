@@ -20,9 +20,14 @@ import (
 // loginWire carries the requests of x/oauth2, and mends what that leaves open:
 // its device authorization request knows no context, does not close the body,
 // and dereferences nil where the answer is "null".
+//
+// It is used by one goroutine.
 type loginWire struct {
 	ctx  context.Context
 	next http.RoundTripper
+	// away says that the last request brought no answer, or one that Entra ID
+	// cannot answer now. A request that was ended does not count.
+	away bool
 }
 
 // maxLoginAnswer bounds an answer. A token with two hundred groups takes about
@@ -43,12 +48,16 @@ func (w *loginWire) RoundTrip(r *http.Request) (*http.Response, error) {
 	// http.Client's own timeout would wait for the close that x/oauth2 forgets.
 	ctx, cancel := context.WithTimeout(ctx, requestPatience)
 	defer cancel()
+	asked := r.Context()
 	resp, err := w.next.RoundTrip(r.WithContext(ctx))
-	if err != nil {
-		return nil, err
+	var body []byte
+	if err == nil {
+		body, err = io.ReadAll(io.LimitReader(resp.Body, maxLoginAnswer+1))
+		resp.Body.Close()
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxLoginAnswer+1))
-	resp.Body.Close()
+	if asked.Err() == nil {
+		w.away = err != nil || cannotNow(resp)
+	}
 	switch {
 	case err != nil:
 		return nil, err
@@ -59,6 +68,11 @@ func (w *loginWire) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil
+}
+
+// cannotNow reports whether the same request may be answered later.
+func cannotNow(r *http.Response) bool {
+	return r != nil && (r.StatusCode >= 500 || r.StatusCode == http.StatusTooManyRequests)
 }
 
 // rejectsClient reports whether Entra ID does not accept the application's own
@@ -104,6 +118,10 @@ func (s *signIn) explain(ctx context.Context, err error) error {
 	if f, ok := errors.AsType[*token.Fault](err); ok {
 		return f
 	}
+	out, away := errors.AsType[*outage](err)
+	if away {
+		err = out.error
+	}
 	if re, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
 		d := &denial{code: re.ErrorCode, description: re.ErrorDescription}
 		if re.Response != nil {
@@ -115,6 +133,7 @@ func (s *signIn) explain(ctx context.Context, err error) error {
 		return s.denied(d)
 	}
 	switch {
+	case away: // the time is over, and that is not why
 	case errors.Is(err, errNoAnswer) || errors.Is(ctx.Err(), context.DeadlineExceeded):
 		f := storeFault("Nobody signed in in time.", "Start the sign-in again.")
 		if s.strayed {

@@ -19,8 +19,11 @@ type StoreOptions struct {
 	File string
 	// KeyFile holds the key; empty means the keyring of the operating system.
 	KeyFile string
-	// Tenant, ClientID and Cloud are bound into the encryption: a store that is
-	// copied to another tenant, application or cloud does not open.
+	// Name is the tenant's configured name. Two users of one application have two
+	// names there, and neither gets the other's rights.
+	Name string
+	// Name, Tenant, ClientID and Cloud are bound into the encryption: a store that
+	// is put in another one's place does not open.
 	Tenant   tenant.ID
 	ClientID string
 	Cloud    string
@@ -30,9 +33,9 @@ type StoreOptions struct {
 // that is not in the same place. Whoever has both can read it; whoever has the
 // file alone cannot read or change it, but could put an older copy back.
 //
-// Its methods may be called concurrently, also by several Stores of one file
-// within the process, which wait for each other. Between processes a file is
-// replaced as a whole: a reader sees the old or the new one.
+// Its methods may be called concurrently, by several Stores of one file and by
+// several processes too. Who changes it holds a lock beside the file, which stays
+// there, empty; who reads it sees the old or the new one as a whole.
 type Store struct {
 	o    StoreOptions
 	lock *storeLock // shared by all Stores of the file
@@ -56,6 +59,12 @@ type Login struct {
 	Rotated  time.Time
 }
 
+// same reports whether it is the very same login.
+func (l Login) same(other Login) bool {
+	return l.RefreshToken == other.RefreshToken && l.Username == other.Username &&
+		l.SignedIn.Equal(other.SignedIn) && l.Rotated.Equal(other.Rotated)
+}
+
 const hiddenToken = "[redacted]"
 
 // String names the user and hides the token.
@@ -76,18 +85,6 @@ func (l Login) MarshalJSON() ([]byte, error) {
 	}{hiddenToken, l.Username, l.SignedIn, l.Rotated})
 }
 
-// storeLock is held to change what a file holds.
-type storeLock struct {
-	sync.Mutex
-	// file is held for the moment in which the file is read or replaced: Windows
-	// does not replace a file that somebody is reading.
-	file sync.RWMutex
-}
-
-// storeLocks has the lock of each store file of the process, by absolute path. A
-// reload makes new Stores, while fetches of the old ones still end.
-var storeLocks sync.Map // string → *storeLock
-
 // OpenStore makes a Store. It touches neither file nor keyring, and checks
 // nothing.
 func OpenStore(o StoreOptions) *Store {
@@ -95,7 +92,7 @@ func OpenStore(o StoreOptions) *Store {
 	if err != nil {
 		path = o.File
 	}
-	lock, _ := storeLocks.LoadOrStore(path, new(storeLock))
+	lock, _ := storeLocks.LoadOrStore(path, newStoreLock())
 	return &Store{o: o, lock: lock.(*storeLock)}
 }
 
@@ -115,7 +112,9 @@ func (s *Store) Check() error {
 // yet, the file or the key cannot be read or are open to others, or the file was
 // changed or is another's. It changes nothing.
 func (s *Store) Load() (Login, error) {
-	l, err := s.load(context.Background(), again)
+	ctx, cancel := context.WithTimeout(context.Background(), patienceForStore)
+	defer cancel()
+	l, err := s.load(ctx, again)
 	if errors.Is(err, errNotSignedIn) {
 		err = notSignedIn(string(s.o.Tenant), again)
 	}
@@ -132,7 +131,7 @@ func (s *Store) load(ctx context.Context, login string) (Login, error) {
 	if err := s.valid(); err != nil {
 		return Login{}, err
 	}
-	sealed, err := s.readSealed(login)
+	sealed, err := within(ctx, s, func() (sealedStore, error) { return s.readSealed(login) })
 	if err != nil {
 		return Login{}, err
 	}
@@ -160,38 +159,53 @@ func (s *Store) load(ctx context.Context, login string) (Login, error) {
 
 // Prepare makes the key if there is none and finds out whether the file could
 // be written, so that a person does not sign in for nothing. The keyring gets a
-// minute, in which somebody can unlock it. Its errors are those of Save.
+// minute, in which somebody can unlock it. Its errors are those of Save, and one
+// of kind token.Stopped when ctx is cancelled.
 func (s *Store) Prepare(ctx context.Context) error {
 	if err := s.valid(); err != nil {
 		return err
 	}
-	s.lock.Lock()
-	defer s.lock.Unlock()
-	if _, err := s.makeKey(ctx, patienceForPeople); err != nil {
-		return err
+	if s.o.KeyFile == "" {
+		// Before the lock is taken: a proxy that runs may need that meanwhile.
+		if _, err := s.keyFromRing(ctx, patienceForPeople); err != nil && !errors.Is(err, errNoKey) {
+			return err
+		}
 	}
-	return tryWrite(s.o.File)
+	return s.change(ctx, func() error {
+		if _, err := s.makeKey(ctx, patienceForPeople); err != nil {
+			return err
+		}
+		return tryWrite(s.o.File)
+	})
 }
 
-// Save replaces what is stored, and makes the key if there is none. Its errors
-// are *token.Fault; after one the file is as it was.
+// Save replaces what is stored, makes the key if there is none, and reads back
+// what it has written. It replaces no file that is not a token store. Its errors
+// are *token.Fault; after one the file is as it was, unless the fault says that
+// something else was found in it.
 func (s *Store) Save(l Login) error {
 	if err := s.valid(); err != nil {
 		return err
 	}
-	s.lock.Lock()
-	defer s.lock.Unlock()
-	key, err := s.makeKey(context.Background(), patienceForKeyring)
-	if err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), patienceForStore)
+	defer cancel()
+	return s.change(ctx, func() error {
+		key, err := s.makeKey(ctx, patienceForKeyring)
+		if err != nil {
+			return err
+		}
+		if err := s.write(ctx, l, key); err != nil {
+			return err
+		}
+		if s.o.KeyFile == "" {
+			s.remember(key)
+		}
+		stored, err := s.load(ctx, again)
+		if err == nil && !stored.same(l) || errors.Is(err, errNotSignedIn) {
+			err = storeFault("The token store "+s.o.File+" does not hold what was just written to it: something else writes there too.", "Stop what that is, and sign in again.")
+		}
 		return err
-	}
-	if err := s.write(l, key); err != nil {
-		return err
-	}
-	if s.o.KeyFile == "" {
-		s.remember(key)
-	}
-	return nil
+	})
 }
 
 // rotate puts a new refresh token in the place of the used one. Where another
@@ -199,35 +213,32 @@ func (s *Store) Save(l Login) error {
 // concurrent fetch, and Entra ID does not revoke the older tokens of one sign-in
 // (learn.microsoft.com/entra/identity-platform/refresh-tokens, read 2026-11). A
 // store that is gone stays gone: somebody has signed out.
-func (s *Store) rotate(used, fresh, username string, now time.Time) error {
-	s.lock.Lock()
-	defer s.lock.Unlock()
-	ctx := context.Background()
-	l, err := s.load(ctx, again)
-	switch {
-	case err != nil:
-		return err
-	case l.RefreshToken != used || fresh == used:
-		return nil
-	}
-	l.RefreshToken, l.Rotated = fresh, now
-	if l.Username == "" {
-		l.Username = username
-	}
-	key, _, err := s.key(ctx, again)
-	if err != nil {
-		return err
-	}
-	return s.write(l, key)
+func (s *Store) rotate(used, fresh, login string, now time.Time) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patienceForStore)
+	defer cancel()
+	return s.change(ctx, func() error {
+		l, err := s.load(ctx, login)
+		if err != nil || l.RefreshToken != used || fresh == used {
+			return err
+		}
+		l.RefreshToken, l.Rotated = fresh, now
+		key, _, err := s.key(ctx, login)
+		if err != nil {
+			return err
+		}
+		return s.write(ctx, l, key)
+	})
 }
 
-func (s *Store) write(l Login, key []byte) error {
+func (s *Store) write(ctx context.Context, l Login, key []byte) error {
 	sealed, err := s.seal(l, key)
 	if err != nil {
 		return err
 	}
-	s.lock.file.Lock()
-	defer s.lock.file.Unlock()
+	if !s.lock.file.take(ctx) {
+		return s.waited(ctx)
+	}
+	defer s.lock.file.leave()
 	return replaceFile(s.o.File, sealed)
 }
 
@@ -239,9 +250,9 @@ func (s *Store) remember(key []byte) {
 
 func (s *Store) valid() error {
 	var missing []string
-	for name, value := range map[string]string{"file": s.o.File, "tenant": string(s.o.Tenant), "client_id": s.o.ClientID} {
-		if value == "" {
-			missing = append(missing, name)
+	for _, one := range [][2]string{{"file", s.o.File}, {"name", s.o.Name}, {"tenant", string(s.o.Tenant)}, {"client_id", s.o.ClientID}} {
+		if one[1] == "" {
+			missing = append(missing, one[0])
 		}
 	}
 	switch {

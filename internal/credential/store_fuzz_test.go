@@ -20,13 +20,13 @@ func FuzzLoad(f *testing.F) {
 	f.Add(good)
 	f.Add(bytes.ToUpper(good))
 	f.Add(append([]byte{' '}, good...))
-	f.Add(bytes.Replace(good, []byte(`{"version":1`), []byte(`{"version":1,"version":1`), 1))
-	f.Add([]byte(`{"version":1,"cloud":"commercial","tenant":"` + storeTenant + `","client_id":"` + storeClient + `","sealed":"AAAA"}` + "\n"))
+	f.Add(bytes.Replace(good, []byte(`"version":1`), []byte(`"version":1,"version":1`), 1))
+	f.Add([]byte(storeMark + `"version":1,"name":"contoso","cloud":"commercial","tenant":"` + storeTenant + `","client_id":"` + storeClient + `","sealed":"AAAA"}` + "\n"))
 	f.Add([]byte("null"))
 	// Each worker is a process of its own, and each call has a file of its own.
 	f.Fuzz(func(t *testing.T, data []byte) {
 		o := o
-		o.File = filepath.Join(t.TempDir(), "store")
+		o.File = filepath.Join(ownFolder(t), "store")
 		if err := os.WriteFile(o.File, data, 0o600); err != nil {
 			t.Fatal(err)
 		}

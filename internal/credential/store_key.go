@@ -9,14 +9,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
+	"path/filepath"
 	"time"
 )
 
 // key gives the key of the store, and whether it is the one remembered.
 func (s *Store) key(ctx context.Context, login string) (key []byte, cached bool, err error) {
 	if s.o.KeyFile != "" {
-		key, err := s.keyFromFile()
+		key, err := within(ctx, s, s.keyFromFile)
 		if errors.Is(err, errNotSignedIn) {
 			err = storeFault("The key file "+s.o.KeyFile+" of token store "+s.o.File+" does not exist.", "Put it back, or sign in again, which makes a new one: "+login)
 		}
@@ -38,7 +38,7 @@ func (s *Store) key(ctx context.Context, login string) (key []byte, cached bool,
 // makeKey gives the key of the store, made if there is none.
 func (s *Store) makeKey(ctx context.Context, patience time.Duration) ([]byte, error) {
 	if s.o.KeyFile != "" {
-		key, err := s.keyFromFile()
+		key, err := within(ctx, s, s.keyFromFile)
 		if !errors.Is(err, errNotSignedIn) {
 			return key, err
 		}
@@ -46,7 +46,11 @@ func (s *Store) makeKey(ctx context.Context, patience time.Duration) ([]byte, er
 			return nil, err
 		}
 		// Read back: another process may have been first.
-		return s.keyFromFile()
+		key, err = within(ctx, s, s.keyFromFile)
+		if errors.Is(err, errNotSignedIn) {
+			err = storeFault("The key file "+s.o.KeyFile+" was removed as soon as it was made.", "Find out what removes it, and sign in again.")
+		}
+		return key, err
 	}
 	key, err := s.keyFromRing(ctx, patience)
 	if !errors.Is(err, errNoKey) {
@@ -72,8 +76,7 @@ func parseKey(line string) ([]byte, bool) {
 
 // keyFromFile gives errNotSignedIn where there is no file.
 func (s *Store) keyFromFile() ([]byte, error) {
-	const maxKeyFile = 1 << 10
-	data, err := readPrivate(s.o.KeyFile, "key file", maxKeyFile)
+	data, err := keyGuard.read(s.o.KeyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -87,36 +90,36 @@ func (s *Store) keyFromFile() ([]byte, error) {
 	return key, nil
 }
 
-// createKeyFile writes a key file unless there is one.
+// createKeyFile writes a key file unless there is one. It appears as a whole:
+// several stores may have one key, and each reads what the first has made.
 func createKeyFile(path, line string) error {
-	if err := checkFolder(path, "key file"); err != nil {
+	guard := keyGuard
+	guard.sticky = false // anybody could be first there
+	target, err := guard.follow(path)
+	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
+	temp, err := writeTemp(target, []byte(line+"\n"))
 	if err == nil {
-		_, err = f.WriteString(line + "\n")
-		if err == nil {
-			err = f.Sync()
-		}
-		if e := f.Close(); err == nil {
-			err = e
-		}
-		if err != nil {
-			os.Remove(path)
-		}
+		err = os.Link(temp, target)
+		os.Remove(temp)
 	}
-	if err != nil {
-		return storeFault("The key file "+path+" cannot be written: "+storeReason(err)+".", "Make its folder writable for the user that runs the proxy while you sign in.")
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil:
+		return storeFault("The key file "+path+" cannot be written: "+storeReason(err)+".",
+			"Make its folder writable for the user that runs the proxy while you sign in, or make the file yourself: openssl rand -base64 32")
 	}
+	syncFolder(filepath.Dir(target))
+	removeLeftovers(target)
 	return nil
 }
 
 // keyringUser is the name under which the keyring holds the key.
 func (s *Store) keyringUser() string {
-	return strings.ToLower(string(s.o.Tenant) + " " + s.o.ClientID)
+	h := s.header()
+	return h.Tenant + " " + h.ClientID + " " + h.Name
 }
 
 // keyFromRing gives errNoKey where the keyring has none.

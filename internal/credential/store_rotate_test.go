@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -13,13 +12,13 @@ import (
 func TestRotateKeepsTheNewestLogin(t *testing.T) {
 	now := time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC)
 	s, _ := filled(t)
-	noError(t, s.rotate(storeLogin.RefreshToken, "second", "", now))
+	noError(t, s.rotate(storeLogin.RefreshToken, "second", again, now))
 	l, err := s.Load()
 	noError(t, err)
 	if l.RefreshToken != "second" || l.Rotated != now || l.SignedIn != storeLogin.SignedIn || l.Username != storeLogin.Username {
 		t.Errorf("got token %q of %+v, want the second one", l.RefreshToken, storedLogin(l))
 	}
-	noError(t, s.rotate(storeLogin.RefreshToken, "late", "", now)) // a concurrent fetch with the first
+	noError(t, s.rotate(storeLogin.RefreshToken, "late", again, now)) // a concurrent fetch with the first
 	if l, err = s.Load(); err != nil || l.RefreshToken != "second" {
 		t.Errorf("got %q, %v, want the second one still", l.RefreshToken, err)
 	}
@@ -28,7 +27,7 @@ func TestRotateKeepsTheNewestLogin(t *testing.T) {
 func TestRotateDoesNotBringBackARemovedStore(t *testing.T) {
 	s, o := filled(t)
 	noError(t, os.Remove(o.File))
-	if err := s.rotate(storeLogin.RefreshToken, "second", "", time.Now()); !errors.Is(err, errNotSignedIn) {
+	if err := s.rotate(storeLogin.RefreshToken, "second", again, time.Now()); !errors.Is(err, errNotSignedIn) {
 		t.Errorf("got %v, want errNotSignedIn", err)
 	}
 	if _, err := os.Stat(o.File); !errors.Is(err, os.ErrNotExist) {
@@ -58,7 +57,7 @@ func TestThousandRotationsOfOneStore(t *testing.T) {
 	var writing sync.WaitGroup
 	for i := range 1000 {
 		writing.Go(func() {
-			if err := OpenStore(o).rotate(storeLogin.RefreshToken, fmt.Sprint("rotated ", i), "", time.Now()); err != nil {
+			if err := OpenStore(o).rotate(storeLogin.RefreshToken, fmt.Sprint("rotated ", i), again, time.Now()); err != nil {
 				t.Errorf("rotation %d: %v", i, err)
 			}
 		})
@@ -86,7 +85,7 @@ func TestRotationsInARow(t *testing.T) {
 	used := storeLogin.RefreshToken
 	for i := range 100 {
 		fresh := fmt.Sprint("link ", i)
-		noError(t, OpenStore(o).rotate(used, fresh, "", time.Now()))
+		noError(t, OpenStore(o).rotate(used, fresh, again, time.Now()))
 		used = fresh
 	}
 	l, err := OpenStore(o).Load()
@@ -94,9 +93,7 @@ func TestRotationsInARow(t *testing.T) {
 	if l.RefreshToken != used {
 		t.Errorf("got %q, want %q", l.RefreshToken, used)
 	}
-	entries, err := os.ReadDir(filepath.Dir(o.File))
-	noError(t, err)
-	if len(entries) != 2 {
-		t.Errorf("got %v in the folder, want store and key alone", entries)
+	if got, want := inFolder(t, o), ".contoso.login.lock contoso.key contoso.login"; got != want {
+		t.Errorf("got %s in the folder, want %s", got, want)
 	}
 }

@@ -11,6 +11,9 @@ import (
 )
 
 const (
+	storeKind = "defender-proxy token store"
+	// storeMark begins every store, and no other file.
+	storeMark    = `{"kind":"` + storeKind + `",`
 	storeVersion = 1
 	keyBytes     = 32 // AES-256
 	// maxStore bounds what is read of a store. Refresh tokens have one or two KiB.
@@ -23,10 +26,12 @@ const (
 
 // sealedStore is the content of a store's file, one line of JSON.
 type sealedStore struct {
+	Kind     string `json:"kind"` // storeKind
 	Version  int    `json:"version"`
+	Name     string `json:"name"`
 	Cloud    string `json:"cloud"`
-	Tenant   string `json:"tenant"`
-	ClientID string `json:"client_id"`
+	Tenant   string `json:"tenant"`    // in lower case
+	ClientID string `json:"client_id"` // in lower case
 	// Sealed is nonce, ciphertext and tag of storedLogin.
 	Sealed []byte `json:"sealed"`
 }
@@ -50,10 +55,19 @@ func marshalPlain(v any) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// bound is what the encryption binds: data that is not stored but has to be the
-// same when the store is opened.
+// header is all of the file but what is sealed.
+func (s *Store) header() sealedStore {
+	return sealedStore{
+		Kind: storeKind, Version: storeVersion, Name: s.o.Name, Cloud: s.o.Cloud,
+		Tenant: strings.ToLower(string(s.o.Tenant)), ClientID: strings.ToLower(s.o.ClientID),
+	}
+}
+
+// bound is what the encryption binds: data that has to be the same when the
+// store is opened.
 func (s *Store) bound() []byte {
-	b, _ := json.Marshal([]any{"defender-proxy token store", storeVersion, s.o.Cloud, strings.ToLower(string(s.o.Tenant)), strings.ToLower(s.o.ClientID)}) // strings and a number always encode
+	h := s.header()
+	b, _ := json.Marshal([]any{h.Kind, h.Version, h.Name, h.Cloud, h.Tenant, h.ClientID}) // strings and a number always encode
 	return b
 }
 
@@ -69,11 +83,12 @@ func cipherFor(key []byte) (cipher.AEAD, error) {
 
 // seal gives the content of the file.
 func (s *Store) seal(l Login, key []byte) ([]byte, error) {
+	tooLong := storeFault("What Entra ID gave is too long to be a sign-in.", "Check that nothing on the way answers for Entra ID.")
 	switch {
 	case l.RefreshToken == "":
 		return nil, storeFault("There is no refresh token to keep.", "Sign in again.")
 	case len(l.RefreshToken) > maxRefreshToken || len(l.Username) > maxUsername:
-		return nil, storeFault("What Entra ID gave is too long to be a sign-in.", "Check that nothing on the way answers for Entra ID.")
+		return nil, tooLong
 	}
 	plain, err := marshalPlain(storedLogin(l))
 	if err != nil {
@@ -83,24 +98,25 @@ func (s *Store) seal(l Login, key []byte) ([]byte, error) {
 	if err != nil {
 		return nil, storeFault("The key of token store "+s.o.File+" cannot be used.", "Remove the key and sign in again.")
 	}
-	return marshalPlain(sealedStore{
-		Version:  storeVersion,
-		Cloud:    s.o.Cloud,
-		Tenant:   string(s.o.Tenant),
-		ClientID: s.o.ClientID,
-		Sealed:   aead.Seal(nil, nil, plain, s.bound()),
-	})
+	file := s.header()
+	file.Sealed = aead.Seal(nil, nil, plain, s.bound())
+	data, err := marshalPlain(file)
+	if err == nil && len(data) > maxStore {
+		err = tooLong // control characters take six bytes each
+	}
+	return data, err
 }
 
 // readSealed reads the file, and refuses one that this program has not written
 // for this store. Only the very bytes that seal gives are accepted: encoding/json
 // itself takes other letter case, space and unknown keys.
 func (s *Store) readSealed(login string) (sealedStore, error) {
-	s.lock.file.RLock()
-	data, err := readPrivate(s.o.File, "token store", maxStore)
-	s.lock.file.RUnlock()
+	data, err := storeGuard.read(s.o.File)
 	if err != nil {
 		return sealedStore{}, err
+	}
+	if !bytes.HasPrefix(data, []byte(storeMark)) {
+		return sealedStore{}, notAStore(s.o.File)
 	}
 	var f sealedStore
 	if err := json.Unmarshal(data, &f); err != nil {
@@ -114,18 +130,20 @@ func (s *Store) readSealed(login string) (sealedStore, error) {
 		return sealedStore{}, s.broken(login)
 	}
 	var whose []string
-	if !strings.EqualFold(f.Tenant, string(s.o.Tenant)) {
-		whose = append(whose, "tenant "+quoteShort(f.Tenant))
-	}
-	if !strings.EqualFold(f.ClientID, s.o.ClientID) {
-		whose = append(whose, "application "+quoteShort(f.ClientID))
-	}
-	if f.Cloud != s.o.Cloud {
-		whose = append(whose, "cloud "+quoteShort(f.Cloud))
+	own := s.header()
+	for _, part := range []struct{ what, got, want string }{
+		{"the tenant called", f.Name, own.Name},
+		{"tenant", f.Tenant, own.Tenant},
+		{"application", f.ClientID, own.ClientID},
+		{"cloud", f.Cloud, own.Cloud},
+	} {
+		if part.got != part.want {
+			whose = append(whose, part.what+" "+quoteShort(part.got))
+		}
 	}
 	if len(whose) > 0 {
 		return sealedStore{}, storeFault("The token store "+s.o.File+" holds a sign-in for "+strings.Join(whose, ", ")+".",
-			"Give each tenant and application a token_store of its own, or sign in again: "+login)
+			"Give each tenant of the configuration a token_store of its own, or sign in again: "+login)
 	}
 	return f, nil
 }
@@ -149,7 +167,11 @@ func (s *Store) open(f sealedStore, key []byte, login string) (Login, error) {
 }
 
 func (s *Store) broken(login string) error {
-	return storeFault("The token store "+s.o.File+" is damaged, or is not a token store.", "Sign in again: "+login)
+	return storeFault("The token store "+s.o.File+" is damaged.", "Sign in again: "+login)
+}
+
+func notAStore(path string) error {
+	return storeFault("The file "+path+" is not a token store.", "Correct token_store in the configuration; or, if nobody needs that file, remove it and sign in again.")
 }
 
 // quoteShort quotes a few of somebody else's words.

@@ -32,8 +32,8 @@ func (f Flow) interactive() bool { return f == FlowDeviceCode || f == FlowAuthor
 type UserOptions struct {
 	Flow Flow
 	// Username is the account's sign-in name. The password flow needs it; for the
-	// others it may be empty, and a store with another user's sign-in is refused
-	// where it is not.
+	// others it may be empty; where it is not, a store with another user's sign-in,
+	// or with that of a user without a name, is refused.
 	Username string
 	// Password reads the password anew for each fetch. Only for the password flow,
 	// which needs it. Its error may name a file or a variable, never the password.
@@ -127,8 +127,12 @@ func (u *user) own(ctx context.Context, ask token.Ask) (token.Proof, error) {
 	if err != nil {
 		return token.Proof{}, err
 	}
-	if u.o.Username != "" && l.Username != "" && !strings.EqualFold(l.Username, u.o.Username) {
-		return token.Proof{}, storeFault(fmt.Sprintf("The token store %s holds the sign-in of %s, and the configuration wants %s.", u.o.Store.o.File, quoteShort(l.Username), quoteShort(u.o.Username)),
+	if u.o.Username != "" && !strings.EqualFold(l.Username, u.o.Username) {
+		who := quoteShort(l.Username)
+		if l.Username == "" {
+			who = "a user without a name"
+		}
+		return token.Proof{}, storeFault(fmt.Sprintf("The token store %s holds the sign-in of %s, and the configuration wants %s.", u.o.Store.o.File, who, quoteShort(u.o.Username)),
 			"Sign in as that user: "+u.o.LoginHint)
 	}
 	now := ask.Now
@@ -148,7 +152,9 @@ func (u *user) keep(used string, g token.Grant, now time.Time) error {
 	if g.RefreshToken == "" {
 		return nil
 	}
-	err := u.o.Store.rotate(used, g.RefreshToken, g.Subject, now.UTC())
+	// g.Subject is not kept: it may be a display name, and the store has the name
+	// that the sign-in was judged by.
+	err := u.o.Store.rotate(used, g.RefreshToken, u.o.LoginHint, now.UTC())
 	if errors.Is(err, errNotSignedIn) {
 		err = storeFault("The token store "+u.o.Store.o.File+" was removed meanwhile.", "Sign in again: "+u.o.LoginHint)
 	}

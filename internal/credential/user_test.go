@@ -154,7 +154,7 @@ func TestUserFaultsNameTheWayToSignIn(t *testing.T) {
 		want  []string
 	}{
 		{"nobody has signed in", func(t *testing.T, o StoreOptions) { noError(t, os.Remove(o.File)) }, []string{"Nobody has signed in for tenant contoso.", hint}},
-		{"a damaged store", func(t *testing.T, o StoreOptions) { noError(t, os.WriteFile(o.File, []byte("x"), 0o600)) }, []string{"{file} is damaged", hint}},
+		{"a damaged store", func(t *testing.T, o StoreOptions) { noError(t, os.WriteFile(o.File, []byte(storeMark), 0o600)) }, []string{"{file} is damaged", hint}},
 		{"a missing key", func(t *testing.T, o StoreOptions) { noError(t, os.Remove(o.KeyFile)) }, []string{"{key}", hint}},
 		{"another key", func(t *testing.T, o StoreOptions) {
 			noError(t, os.WriteFile(o.KeyFile, []byte(newKeyLine()), 0o600))
@@ -170,7 +170,7 @@ func TestUserFaultsNameTheWayToSignIn(t *testing.T) {
 			_, err := u.Proofs(t.Context(), userAsk)
 			var want []string
 			for _, w := range test.want {
-				want = append(want, strings.NewReplacer("{file}", o.File, "{key}", o.KeyFile).Replace(w))
+				want = append(want, replaceNames(w, o))
 			}
 			wantFault(t, err, want...)
 		})
@@ -183,6 +183,30 @@ func TestUserOfAnotherNameIsRefused(t *testing.T) {
 	wantFault(t, err, `"ana@contoso.example"`, `"bob@contoso.example"`)
 	u, _, _ = storedUser(t, func(o *UserOptions) { o.Username = "ANA@contoso.example" })
 	oneProof(t, u)
+}
+
+// A name that comes with a later token may be a display name, and is not kept.
+func TestUserWithoutANameIsNobodyInParticular(t *testing.T) {
+	_, s, o := storedUser(t, nil)
+	noError(t, s.Save(Login{RefreshToken: "first"}))
+	anybody, err := User(UserOptions{Flow: FlowDeviceCode, Store: OpenStore(o)})
+	noError(t, err)
+	noError(t, oneProof(t, anybody).Granted(token.Grant{RefreshToken: "second", Subject: "ana@contoso.example"}))
+	if l, err := s.Load(); err != nil || l.RefreshToken != "second" || l.Username != "" {
+		t.Errorf("got %q of %q, %v, want the second of nobody", l.RefreshToken, l.Username, err)
+	}
+	oneProof(t, anybody)
+	ana, err := User(UserOptions{Flow: FlowDeviceCode, Username: "ana@contoso.example", Store: OpenStore(o)})
+	noError(t, err)
+	_, err = ana.Proofs(t.Context(), userAsk)
+	wantFault(t, err, "a user without a name", `"ana@contoso.example"`)
+}
+
+func TestUserWhoseTokenCannotBeKeptIsToldHowToSignIn(t *testing.T) {
+	u, _, o := storedUser(t, nil)
+	p := oneProof(t, u)
+	noError(t, os.WriteFile(o.KeyFile, []byte(newKeyLine()), 0o600))
+	wantFault(t, p.Granted(token.Grant{RefreshToken: "second"}), "defender-proxy login contoso --config lab.yaml")
 }
 
 func TestUserOfAConfidentialClient(t *testing.T) {

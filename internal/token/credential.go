@@ -70,10 +70,10 @@ type Proof struct {
 	// Secrets are the values of Form that must not be shown; the engine takes
 	// them out of others' words.
 	Secrets []string
-	// Granted, if there is one, is called with Entra's answer once it was judged
-	// good, before the token is used: to keep a new refresh token, or to begin
-	// with this proof the next time. Its error is logged; the token is used all
-	// the same.
+	// Granted, if there is one, is called with Entra's answer once that was judged
+	// good and callers have the token: to keep a new refresh token, or to begin with
+	// this proof the next time. The next fetch may begin before it returns. Its
+	// error is logged; the token is used all the same.
 	Granted func(Grant) error
 	// Rejected, if there is one, is called when Entra ID refused this proof.
 	Rejected func(aadsts int)

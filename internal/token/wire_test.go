@@ -154,6 +154,8 @@ func TestAnswersThatAreNoToken(t *testing.T) {
 		}, "expired already"},
 		{"no tid", claim("tid", nil), "tid"},
 		{"the tid of another tenant", claim("tid", fabrikamID), "for tenant " + fabrikamID},
+		{"the issuer of another tenant", claim("iss", "https://sts.windows.net/"+fabrikamID+"/"), "is not that of its tenant"},
+		{"an issuer without a tenant", claim("iss", "https://login.example.com/"), "is not that of its tenant"},
 		{"no aud", claim("aud", nil), "no aud"},
 		{"another aud", claim("aud", "https://graph.microsoft.com"), `for audience "https://graph.microsoft.com"`},
 		{"an aud that only begins alike", claim("aud", mde+".evil.example"), "for audience"},
@@ -191,6 +193,7 @@ func TestAnswersThatAreATokenInAnUnusualForm(t *testing.T) {
 		"aud as a list of one":                      func(_, c map[string]any) { c["aud"] = []string{mde} },
 		"azp in place of appid, as in version 2.0":  func(_, c map[string]any) { delete(c, "appid"); c["azp"] = clientID },
 		"tid in capitals":                           func(_, c map[string]any) { c["tid"] = strings.ToUpper(contosoID) },
+		"the issuer of version 2.0":                 func(_, c map[string]any) { c["iss"] = "https://login.example.com/" + contosoID + "/v2.0" },
 		"no iat":                                    func(_, c map[string]any) { delete(c, "iat") },
 		"iat five minutes ago, as Entra back-dates": func(_, c map[string]any) { c["iat"] = time.Now().Add(-5 * time.Minute).Unix() },
 		"an expires_in of a year, which is cut short": func(a, c map[string]any) {

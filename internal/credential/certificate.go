@@ -56,15 +56,22 @@ type certificate struct {
 	seenPair  *keyPair
 	seenFault *token.Fault
 	// good is the last pair that was whole, to go on with while its files are
-	// being exchanged.
+	// being exchanged, and goodAt when its files were there.
 	good   *keyPair
+	goodAt time.Time
 	health token.Health
 }
 
+// certificateGrace is how long the last good certificate is used after it was last
+// in its files: long enough to notice that an exchange went wrong, and not for as
+// long as a certificate lives that somebody took away.
+const certificateGrace = 7 * 24 * time.Hour
+
 // Certificate is a credential of a certificate that was uploaded to the
 // application, and its RSA key. The files are read for each fetch and parsed
-// when their content has changed. While they hold something faulty, the last
-// certificate that was good is used until its end, and Health says so.
+// when their content has changed. While they hold something faulty, or are
+// gone, the last certificate that was good is used for a week, unless it ends
+// before, and Health says so.
 func Certificate(files CertificateFiles) token.Credential {
 	return &certificate{files: files, health: token.Health{Kind: kindCertificate}}
 }
@@ -117,18 +124,23 @@ func (c *certificate) current(now time.Time) (*keyPair, *x509.Certificate, *toke
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if fault == nil {
-		c.good = pair
+		c.good, c.goodAt = pair, now
 		c.health.Expires, c.health.Notice = leaf.NotAfter, ""
 		return pair, leaf, nil
 	}
-	if c.good != nil {
+	if c.good != nil && now.Before(c.goodAt.Add(certificateGrace)) {
 		if old, f := c.good.leaf(c.files.File, now); f == nil {
+			until := c.goodAt.Add(certificateGrace)
+			if old.NotAfter.Before(until) {
+				until = old.NotAfter
+			}
 			c.health.Expires = old.NotAfter
 			c.health.Notice = fmt.Sprintf("The certificate that was read before is in use until %s, because what is in its place now cannot be used: %s %s",
-				old.NotAfter.UTC().Format(time.DateOnly), fault.Sentence, fault.Remedy)
+				until.UTC().Format(time.DateOnly), fault.Sentence, fault.Remedy)
 			return c.good, old, nil
 		}
 	}
+	c.good = nil
 	c.health.Notice = ""
 	return nil, nil, fault
 }

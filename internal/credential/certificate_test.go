@@ -303,6 +303,38 @@ func TestARotatedCertificateIsUsedAtTheNextFetch(t *testing.T) {
 	mustFault(t, err, token.Misconfigured, "neither PEM nor PKCS#12")
 }
 
+func TestACertificateThatWasTakenAwayIsUsedForAWeekAtMost(t *testing.T) {
+	now := time.Now()
+	leaf := makeCert(t, oneKey(), now.Add(-time.Hour), now.Add(700*24*time.Hour))
+	file := put(t, "app.pem", join(certPEM(leaf), keyPEM(t, oneKey())))
+	c := Certificate(CertificateFiles{File: file})
+	ask := testAsk
+	ask.Now = now
+	proofsOf(t, c, ask)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	end := now.Add(7 * 24 * time.Hour)
+	for _, ask.Now = range []time.Time{now.Add(time.Hour), end.Add(-time.Second)} {
+		verifyAssertion(t, proofsOf(t, c, ask)[0], leaf, ask)
+	}
+	if n := c.Health().Notice; !strings.Contains(n, "in use until "+end.UTC().Format(time.DateOnly)) || !strings.Contains(n, "cannot be read") {
+		t.Errorf("the notice is %q, want it to name %v", n, end)
+	}
+	ask.Now = end
+	_, err := c.Proofs(t.Context(), ask)
+	mustFault(t, err, token.Misconfigured, "cannot be read")
+	if n := c.Health().Notice; n != "" {
+		t.Errorf("the notice stays: %q", n)
+	}
+}
+
+func TestAByteThatMovesFromOneFileToTheOtherIsAChange(t *testing.T) {
+	if contentSum([]byte("ab"), []byte("c")) == contentSum([]byte("a"), []byte("bc")) {
+		t.Error("contents that are divided in another way have the same sum")
+	}
+}
+
 func TestACertificateIsParsedOnlyWhenItsContentOrPasswordChanges(t *testing.T) {
 	leaf := makeCert(t, oneKey(), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
 	password := "wrong"

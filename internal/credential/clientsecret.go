@@ -17,6 +17,9 @@ const (
 	kindKeyVault     = "key_vault"
 )
 
+// secretPatience is how long a secret is waited for while the other one is there.
+const secretPatience = 5 * time.Second
+
 // The two secrets of an application, by their place in the arrays below.
 const (
 	firstSecret = iota
@@ -60,30 +63,15 @@ func (s *secretState) rejected() bool {
 // ClientSecret is a credential of one secret, or of two that overlap: with next,
 // both are offered, and the one that Entra ID took last is offered first. When
 // the text of a rejected first secret changes, it is the first again. Each is
-// read anew for each fetch; when one of them cannot be read, the other goes
-// alone, and Health says so. next may be nil.
+// read anew for each fetch, both at the same time; when one of them cannot be read
+// or is late, the other goes alone, and Health says so. next may be nil.
 func ClientSecret(first, next Value) token.Credential {
 	return &clientSecret{values: [2]Value{first, next}}
 }
 
 // Proofs implements token.Credential.
 func (c *clientSecret) Proofs(ctx context.Context, _ token.Ask) ([]token.Proof, error) {
-	var secrets [2]Secret
-	var faults [2]*token.Fault
-	for i, read := range c.values {
-		if read == nil {
-			if i == firstSecret {
-				faults[i] = misconfigured("The credential has no client secret.", "Set client_secret in the configuration.")
-			}
-			continue
-		}
-		s, err := read(ctx)
-		if err != nil {
-			faults[i] = asFault(err, "The "+secretNames[i]+" cannot be read", "Make it readable for the proxy.")
-		} else if faults[i] = checkSecret(secretNames[i], s.Text); faults[i] == nil {
-			secrets[i] = s
-		}
-	}
+	secrets, faults := c.read(ctx)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,6 +96,74 @@ func (c *clientSecret) Proofs(ctx context.Context, _ token.Ask) ([]token.Proof, 
 	both := *faults[firstSecret]
 	both.Sentence += " And the next one: " + faults[nextSecret].Sentence
 	return nil, &both
+}
+
+// secretRead is what came of reading the secret of one place.
+type secretRead struct {
+	place  int
+	secret Secret
+	fault  *token.Fault
+	panic  any
+}
+
+// read reads both secrets at the same time. When one is late and the other is
+// there, it goes on without the late one.
+func (c *clientSecret) read(ctx context.Context) (secrets [2]Secret, faults [2]*token.Fault) {
+	if c.values[firstSecret] == nil {
+		faults[firstSecret] = misconfigured("The credential has no client secret.", "Set client_secret in the configuration.")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // the late one is let go
+	ends := make(chan secretRead, len(c.values))
+	var under [2]bool
+	for i, read := range c.values {
+		if read == nil {
+			continue
+		}
+		under[i] = true
+		go func() {
+			end := secretRead{place: i}
+			defer func() {
+				end.panic = recover() // for the caller, who is prepared for it
+				ends <- end
+			}()
+			end.secret, end.fault = readSecret(ctx, secretNames[i], read)
+		}()
+	}
+	late := time.NewTimer(patience(ctx, secretPatience, 3))
+	defer late.Stop()
+	for over := false; under[firstSecret] || under[nextSecret]; {
+		select {
+		case end := <-ends:
+			if end.panic != nil {
+				panic(end.panic)
+			}
+			under[end.place] = false
+			secrets[end.place], faults[end.place] = end.secret, end.fault
+		case <-late.C:
+			over = true
+		}
+		if over && (secrets[firstSecret].Text != "" || secrets[nextSecret].Text != "") {
+			break
+		}
+	}
+	for i, still := range under {
+		if still {
+			faults[i] = &token.Fault{Kind: token.Unreachable, Sentence: "The " + secretNames[i] + " was not read in time.", Remedy: "See whether the vault or the file that it comes from answers."}
+		}
+	}
+	return secrets, faults
+}
+
+func readSecret(ctx context.Context, name string, read Value) (Secret, *token.Fault) {
+	s, err := read(ctx)
+	if err != nil {
+		return Secret{}, asFault(err, "The "+name+" cannot be read", "Make it readable for the proxy.")
+	}
+	if f := checkSecret(name, s.Text); f != nil {
+		return Secret{}, f
+	}
+	return s, nil
 }
 
 func (c *clientSecret) proof(i int, s Secret) token.Proof {
@@ -160,12 +216,17 @@ func (c *clientSecret) Health() token.Health {
 		h.Kind = kindClientSecret
 	}
 	var notices []string
-	if first := &c.state[firstSecret]; c.preferred == nextSecret && first.rejected() {
+	if first := &c.state[firstSecret]; c.preferred == nextSecret && first.rejected() && first.fault == nil {
 		reason := ""
 		if first.aadsts != 0 {
 			reason = fmt.Sprintf(" (AADSTS%d)", first.aadsts)
 		}
-		notices = append(notices, "client_secret is no longer accepted"+reason+"; next_client_secret is in use: put its value in the place of client_secret, and create a new next one.")
+		notice := "client_secret is not accepted" + reason
+		// A new secret takes a while to be known everywhere at Entra ID.
+		if used.fault == nil {
+			notice += "; next_client_secret is in use: if client_secret is the older one, put the value of next_client_secret in its place, and create a new next one; if it is new, wait some minutes"
+		}
+		notices = append(notices, notice+".")
 	}
 	for i := range c.state {
 		switch s := &c.state[i]; {

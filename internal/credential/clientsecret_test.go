@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"defender-proxy/internal/token"
@@ -18,14 +19,10 @@ import (
 type spoken struct {
 	secret Secret
 	err    error
-	reads  int
 }
 
 func (s *spoken) value() Value {
-	return func(context.Context) (Secret, error) {
-		s.reads++
-		return s.secret, s.err
-	}
+	return func(context.Context) (Secret, error) { return s.secret, s.err }
 }
 
 func texts(ps []token.Proof) (out []string) {
@@ -59,7 +56,7 @@ func TestClientSecretsAreOfferedInTheOrderOfTheirLastSuccess(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := c.Health().Notice
-	for _, w := range []string{"client_secret is no longer accepted (AADSTS7000222)", "next_client_secret is in use"} {
+	for _, w := range []string{"client_secret is not accepted (AADSTS7000222)", "next_client_secret is in use", "if client_secret is the older one", "if it is new, wait"} {
 		if !strings.Contains(n, w) {
 			t.Errorf("the notice is %q, want it to say %q", n, w)
 		}
@@ -88,6 +85,119 @@ func TestARejectedFirstSecretIsUsedAgainWhenTheNextOneFails(t *testing.T) {
 	}
 	if got := texts(proofsOf(t, c, testAsk)); !slices.Equal(got, []string{"old", "new"}) {
 		t.Errorf("the order is %q, want the first one first again", got)
+	}
+}
+
+func TestTheNoticeDoesNotContradictItselfWhenTheNextSecretCannotBeReadEither(t *testing.T) {
+	first, next := &spoken{secret: Secret{Text: "old"}}, &spoken{secret: Secret{Text: "new"}}
+	c := ClientSecret(first.value(), next.value())
+	ps := proofsOf(t, c, testAsk)
+	ps[0].Rejected(7000222)
+	_ = ps[1].Granted(token.Grant{})
+	next.err, next.secret = errors.New("the file /n cannot be read"), Secret{}
+	proofsOf(t, c, testAsk)
+	n := c.Health().Notice
+	if !strings.Contains(n, "client_secret is not accepted (AADSTS7000222).") || !strings.Contains(n, "next_client_secret cannot be used") || strings.Contains(n, "in use") {
+		t.Errorf("the notice is %q", n)
+	}
+}
+
+func TestASecretsKeeperHearsWhetherEntraTookItsText(t *testing.T) {
+	var heard []bool
+	v := &spoken{secret: Secret{Text: "one", judged: func(taken bool) { heard = append(heard, taken) }}}
+	p := proofsOf(t, ClientSecret(v.value(), nil), testAsk)[0]
+	p.Rejected(7000215)
+	_ = p.Granted(token.Grant{})
+	if !slices.Equal(heard, []bool{false, true}) {
+		t.Errorf("the keeper heard %v, want a no and a yes", heard)
+	}
+}
+
+func TestAGrantOfAnOldTextDoesNotClearTheRejectionOfANewOne(t *testing.T) {
+	first, next := &spoken{secret: Secret{Text: "old"}}, &spoken{secret: Secret{Text: "next"}}
+	c := ClientSecret(first.value(), next.value())
+	old := proofsOf(t, c, testAsk)
+	first.secret.Text = "new"
+	ps := proofsOf(t, c, testAsk)
+	ps[0].Rejected(7000215)
+	_ = old[0].Granted(token.Grant{}) // of a fetch that took long
+	_ = ps[1].Granted(token.Grant{})
+	if got := texts(proofsOf(t, c, testAsk)); !slices.Equal(got, []string{"next", "new"}) {
+		t.Errorf("the order is %q, want the rejected new text last", got)
+	}
+}
+
+func TestARejectedSecretThatCannotBeReadForAWhileStaysRejected(t *testing.T) {
+	first, next := &spoken{secret: Secret{Text: "old"}}, &spoken{secret: Secret{Text: "next"}}
+	c := ClientSecret(first.value(), next.value())
+	ps := proofsOf(t, c, testAsk)
+	ps[0].Rejected(7000215)
+	_ = ps[1].Granted(token.Grant{})
+	first.err, first.secret = errors.New("the file /f cannot be read"), Secret{}
+	proofsOf(t, c, testAsk)
+	first.err, first.secret = nil, Secret{Text: "old"}
+	if got := texts(proofsOf(t, c, testAsk)); !slices.Equal(got, []string{"next", "old"}) {
+		t.Errorf("the order is %q, want the rejected one last", got)
+	}
+}
+
+func TestALateSecretIsLeftOutWhereTheOtherOneIsThere(t *testing.T) {
+	late := func(ctx context.Context) (Secret, error) {
+		<-ctx.Done()
+		return Secret{}, vaultTimeout(secretRef{host: "v"})
+	}
+	good := (&spoken{secret: Secret{Text: "good"}}).value()
+	for name, c := range map[string]struct {
+		first, next Value
+		fetch, took time.Duration
+		says        string
+	}{
+		"the first":                      {late, good, 15 * time.Second, 5 * time.Second, "client_secret cannot be used: The client secret was not read in time."},
+		"the next":                       {good, late, 15 * time.Second, 5 * time.Second, "next_client_secret cannot be used: The next client secret was not read in time."},
+		"the next, within a short fetch": {good, late, 3 * time.Second, time.Second, "was not read in time."},
+		"the next, without a deadline":   {good, late, 0, 5 * time.Second, "was not read in time."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cred := ClientSecret(c.first, c.next)
+				ctx, cancel := t.Context(), context.CancelFunc(func() {})
+				if c.fetch > 0 {
+					ctx, cancel = context.WithTimeout(ctx, c.fetch)
+				}
+				defer cancel()
+				start := time.Now()
+				ps, err := cred.Proofs(ctx, testAsk)
+				if took := time.Since(start); err != nil || !slices.Equal(texts(ps), []string{"good"}) || took != c.took {
+					t.Errorf("got %q, %v after %v; want the good one after %v", texts(ps), err, took, c.took)
+				}
+				if n := cred.Health().Notice; !strings.Contains(n, c.says) {
+					t.Errorf("the notice is %q, want it to say %q", n, c.says)
+				}
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+		defer cancel()
+		_, err := ClientSecret(late, late).Proofs(ctx, testAsk)
+		mustFault(t, err, token.Unreachable, "did not answer in time", "And the next one")
+	})
+}
+
+func TestAPanicOfAValueIsItsReadersToCatch(t *testing.T) {
+	defer func() {
+		if got := recover(); got != "broken" {
+			t.Errorf("recovered %v, want the value's panic", got)
+		}
+	}()
+	_, err := ClientSecret(func(context.Context) (Secret, error) { panic("broken") }, nil).Proofs(t.Context(), testAsk)
+	t.Errorf("no panic, but %v", err)
+}
+
+func TestAMarkOfUTF8InFrontOfASecretIsLeftOut(t *testing.T) {
+	c := ClientSecret(Plain(func() (string, error) { return "\xef\xbb\xbfone", nil }), nil)
+	if got := texts(proofsOf(t, c, testAsk)); !slices.Equal(got, []string{"one"}) {
+		t.Errorf("got %q", got)
 	}
 }
 
@@ -127,6 +237,13 @@ func TestAClientSecretThatCannotBeOneIsAFault(t *testing.T) {
 		"a line end behind":        {"s3cr3t-canary\n", "line end"},
 		"two lines":                {"s3cr3t-canary\nsecond", "several lines"},
 		"a carriage return inside": {"s3cr3t-canary\rsecond", "several lines"},
+		"a space inside":           {"s3cr3t-canary second", "a space or a character that cannot be seen"},
+		"a tabulator inside":       {"s3cr3t-canary\tsecond", "a space or a character that cannot be seen"},
+		"an escape inside":         {"s3cr3t-canary\x1b[0m", "a space or a character that cannot be seen"},
+		"a space without width":    {"s3cr3t-canary\u200b", "a space or a character that cannot be seen"},
+		"bytes that are no text":   {"s3cr3t-canary\x80", "a space or a character that cannot be seen"},
+		"UTF-16 with its mark":     {"\xff\xfes\x003\x00c\x00r\x00", "UTF-16"},
+		"UTF-16 without":           {"s\x003\x00c\x00r\x00", "UTF-16"},
 	} {
 		_, err := ClientSecret((&spoken{secret: Secret{Text: c.text}}).value(), nil).Proofs(t.Context(), testAsk)
 		f := mustFault(t, err, token.Misconfigured, c.says)
@@ -148,6 +265,13 @@ func TestHealthGivesTheEndOfTheSecretInUse(t *testing.T) {
 	if h := c.Health(); h.Kind != kindKeyVault || !h.Expires.Equal(soon) {
 		t.Errorf("with the first in use: %+v, want %v", h, soon)
 	}
+	kept := first.secret
+	first.secret, first.err = Secret{}, errors.New("the file /f cannot be read")
+	proofsOf(t, c, testAsk)
+	if h := c.Health(); h.Kind != kindKeyVault || !h.Expires.Equal(soon) {
+		t.Errorf("while the first cannot be read: %+v, want what was known of it", h)
+	}
+	first.secret, first.err = kept, nil
 	ps[0].Rejected(0)
 	_ = ps[1].Granted(token.Grant{})
 	if h := c.Health(); !h.Expires.Equal(late) {

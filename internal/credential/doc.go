@@ -18,7 +18,8 @@
 // fault names the file, the address or the identity, and what to do about it,
 // and belongs to one tenant. No secret, key, password or assertion gets into an
 // error, into [token.Health] or into the printed form of a value. Nothing runs
-// in the background, and nothing is asked that a fetch did not need.
+// in the background but the end of a vault's read that its caller did not wait for,
+// eight seconds at most, and nothing is asked that a fetch did not need.
 //
 // Left to others: when to fetch, how often to try again, and what to make of
 // Entra's answer (token); where secrets are (config). cmd builds the

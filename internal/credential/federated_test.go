@@ -65,6 +65,25 @@ func TestAFederatedTokenFileThatIsOfNoUseIsAFault(t *testing.T) {
 	}
 }
 
+func TestAFederatedTokenIsJudgedByEntrasClock(t *testing.T) {
+	now := time.Now()
+	c := FederatedToken(put(t, "token", []byte(makeJWT(map[string]any{"exp": now.Add(-time.Minute).Unix()}))))
+	ask := testAsk
+	ask.Now = now.Add(-20 * time.Minute) // this machine is 20 minutes ahead
+	proofsOf(t, c, ask)
+	ask.Now = now
+	_, err := c.Proofs(t.Context(), ask)
+	mustFault(t, err, token.Misconfigured, "not being renewed")
+}
+
+func TestAMarkOfUTF8InFrontOfATokenIsLeftOut(t *testing.T) {
+	want := makeJWT(map[string]any{"sub": "s"})
+	c := FederatedToken(put(t, "token", []byte("\xef\xbb\xbf"+want+"\r\n")))
+	if got := proofsOf(t, c, testAsk)[0].Form.Get("client_assertion"); got != want {
+		t.Errorf("the assertion is %q, want %q", got, want)
+	}
+}
+
 func TestAnUnreadableFileNamesTheReason(t *testing.T) {
 	if os.Geteuid() == 0 {
 		// Root reads everything; a folder in the way says the same.

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +12,15 @@ import (
 	"defender-proxy/internal/token"
 )
 
+// The marks that editors put in front of a text, to tell its encoding (Unicode
+// Standard, section 23.8).
+var (
+	markUTF8     = []byte("\xef\xbb\xbf")
+	marksOfUTF16 = [][]byte{[]byte("\xff\xfe"), []byte("\xfe\xff")}
+)
+
 // readCredentialFile reads a regular file of at most limit bytes, and tells when
-// it was written. what names the file's part in sentences, such as "certificate
+// it was written. A mark of UTF-8 in front is left out; UTF-16 is a fault. what names the file's part in sentences, such as "certificate
 // file".
 func readCredentialFile(what, path string, limit int64) ([]byte, time.Time, *token.Fault) {
 	unreadable := func(err error) ([]byte, time.Time, *token.Fault) {
@@ -47,5 +55,10 @@ func readCredentialFile(what, path string, limit int64) ([]byte, time.Time, *tok
 	case len(data) == 0:
 		return nil, time.Time{}, misconfigured(fmt.Sprintf("The %s %s is empty.", what, path), "If it is just being written, wait; else put the content into it.")
 	}
-	return data, info.ModTime(), nil
+	for _, mark := range marksOfUTF16 {
+		if bytes.HasPrefix(data, mark) {
+			return nil, time.Time{}, misconfigured(fmt.Sprintf("The %s %s is text in UTF-16.", what, path), "Save it in UTF-8 or ASCII, as Set-Content -Encoding ascii does in PowerShell.")
+		}
+	}
+	return bytes.TrimPrefix(data, markUTF8), info.ModTime(), nil
 }

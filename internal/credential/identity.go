@@ -84,20 +84,22 @@ type identityAssertion struct {
 	turn chan struct{}
 
 	mu    sync.Mutex
-	given *givenAssertion // the identity's token; nil for none
+	given *lentToken // the identity's token; nil for none
 	// refused is set when Entra ID rejected the token: the next one must not come
 	// from a cache.
 	refused bool
 }
 
-type givenAssertion struct {
+// lentToken is a token that is given until a time; vaultIdentity keeps those
+// for vaults in the same way.
+type lentToken struct {
 	token veiled
 	until time.Time // when it is no longer given
 }
 
-// dead reports whether the assertion has ended by either clock: the monotonic
+// dead reports whether the token has ended by either clock: the monotonic
 // one stands still while the machine sleeps.
-func (g *givenAssertion) dead(now time.Time) bool {
+func (g *lentToken) dead(now time.Time) bool {
 	return !now.Before(g.until) || !now.Round(0).Before(g.until.Round(0))
 }
 
@@ -136,7 +138,7 @@ func (c *identityAssertion) Proofs(ctx context.Context, ask token.Ask) ([]token.
 		if f != nil {
 			return nil, f
 		}
-		given = &givenAssertion{veil(text), time.Now().Add(life - assertionMargin)}
+		given = &lentToken{veil(text), time.Now().Add(life - assertionMargin)}
 		c.mu.Lock()
 		c.given, c.refused = given, false
 		c.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/uuid"
 
@@ -314,6 +315,54 @@ func TestAnAssertionIsNotGivenInTheLastFiveMinutesOfItsLife(t *testing.T) {
 		if got := proofsOf(t, cred, testAsk)[0].Form.Get("client_assertion"); got != want {
 			t.Errorf("the assertion is %q, want %q", got, want)
 		}
+	}
+}
+
+// afterSleep is a time of a machine that slept: its monotonic clock stood still
+// that long, and the other one did not. Package time has no other way to make one
+// than to reach for the monotonic reading, the second word of a Time.
+func afterSleep(t *testing.T, now time.Time, slept time.Duration) time.Time {
+	t.Helper()
+	woke := now
+	*(*int64)(unsafe.Add(unsafe.Pointer(&woke), 8)) -= int64(slept)
+	if got := now.Sub(woke); got != slept || !woke.Round(0).Equal(now.Round(0)) {
+		t.Fatalf("the monotonic clock went back by %v, want %v", got, slept)
+	}
+	return woke
+}
+
+func TestAnAssertionDiesByEitherClock(t *testing.T) {
+	now := time.Now()
+	g := &lentToken{veil("x"), now.Add(time.Hour)}
+	for name, c := range map[string]struct {
+		now  time.Time
+		dead bool
+	}{
+		"alive by both":                          {now.Add(59 * time.Minute), false},
+		"ended by both":                          {now.Add(time.Hour), true},
+		"ended while the machine slept":          {afterSleep(t, now.Add(time.Hour), 30*time.Minute), true},
+		"ended, and the wall clock was set back": {afterSleep(t, now.Add(30*time.Minute), -30*time.Minute), true},
+	} {
+		if got := g.dead(c.now); got != c.dead {
+			t.Errorf("%s: dead is %v, want %v", name, got, c.dead)
+		}
+	}
+}
+
+func TestOnlyTheFirstTokenAfterARejectionPassesOverTheCache(t *testing.T) {
+	noIdentityEnvironment(t)
+	a := newAzure(t)
+	a.setIMDS(imdsHandler(t, "assertion", time.Hour))
+	cred, err := ManagedIdentityAssertion(IdentityOptions{ClientID: uuid.NewString(), Transport: a.transport()}, "commercial")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proofsOf(t, cred, testAsk)[0].Rejected(700024)
+	proofsOf(t, cred, testAsk)
+	c := cred.(*identityAssertion)
+	c.given.until = time.Now() // its end comes
+	if got := proofsOf(t, cred, testAsk)[0].Form.Get("client_assertion"); got != "assertion-2" || a.count("") != 2 {
+		t.Errorf("got %q after %d requests, want the cached assertion-2 after two", got, a.count(""))
 	}
 }
 

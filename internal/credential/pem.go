@@ -27,12 +27,20 @@ func (b *bundle) addPEM(file string, data []byte, password string) *token.Fault 
 			return f
 		}
 	}
-	// pem.Decode passes over what is not whole.
-	if begun := bytes.Count(data, []byte("-----BEGIN ")); whole < begun {
+	// pem.Decode passes over what is not whole, and knows only what begins a line.
+	begun := bytes.Count(data, []byte("\n-----BEGIN "))
+	if bytes.HasPrefix(data, []byte("-----BEGIN ")) {
+		begun++
+	}
+	switch {
+	case whole >= begun && whole > 0:
+		return nil
+	case bytes.Count(data, []byte("-----END ")) < begun:
 		return misconfigured(fmt.Sprintf("The PEM file %s is not whole: %d blocks begin and %d are complete.", file, begun, whole),
 			"If it is just being written, wait; else put it there again.")
 	}
-	return nil
+	return misconfigured(fmt.Sprintf("The PEM file %s has the wrong form: of the blocks in it, %d can be read.", file, whole),
+		"Put each line of BEGIN and END on a line of its own, with nothing in front or behind, and base64 between them.")
 }
 
 func (b *bundle) addBlock(file string, block *pem.Block, password string) *token.Fault {

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -14,10 +15,19 @@ import (
 // addPKCS12 reads a PKCS#12 file (RFC 7292), or tells which other form of DER it
 // is.
 func (b *bundle) addPKCS12(file string, data []byte, password string) *token.Fault {
+	if _, _, rest, ok := derElement(data); ok && len(bytes.TrimSpace(rest)) == 0 {
+		data = data[:len(data)-len(rest)] // an editor's line end
+	}
 	if tooCostly(data) {
 		return costly(file)
 	}
 	key, first, others, err := pkcs12.DecodeChain(data, password)
+	if err != nil && password != "" {
+		// A file without password takes the empty one only.
+		if k, c, o, e := pkcs12.DecodeChain(data, ""); e == nil {
+			key, first, others, err = k, c, o, nil
+		}
+	}
 	switch {
 	case err == nil:
 		b.keys = append(b.keys, key)
@@ -27,6 +37,8 @@ func (b *bundle) addPKCS12(file string, data []byte, password string) *token.Fau
 		return misconfigured(fmt.Sprintf("The PKCS#12 file %s is encrypted, and no password is configured.", file), "Set the certificate's password: in the configuration.")
 	case errors.Is(err, pkcs12.ErrIncorrectPassword), errors.Is(err, pkcs12.ErrDecryption):
 		return misconfigured(fmt.Sprintf("The password does not open the PKCS#12 file %s.", file), "Set the right password, without spaces or line ends around it.")
+	case strings.HasSuffix(err.Error(), "cannot be encoded in UCS-2"):
+		return misconfigured(fmt.Sprintf("The password of the PKCS#12 file %s holds a character that PKCS#12 cannot have in one.", file), "Set the right password, or export the file again with another one.")
 	case strings.HasSuffix(err.Error(), "private key missing"):
 		return misconfigured(fmt.Sprintf("There is no private key in the PKCS#12 file %s.", file), "Export the certificate together with its private key.")
 	case strings.HasSuffix(err.Error(), "certificate missing"):
@@ -55,14 +67,17 @@ func costly(file string) *token.Fault {
 }
 
 // tooCostly looks through DER for the parameters of key derivation: in PBES1,
-// PBKDF2, scrypt and the MAC of PKCS#12 alike, the counts follow the salt, and
-// nowhere else in these files does a number follow an octet string.
+// PBKDF2, scrypt and the MAC of PKCS#12 alike, the counts follow the salt. An
+// octet string is looked into where it is one whole SEQUENCE, as PKCS#12 nests
+// its contents; the ciphertext of a key is that by chance once in 2^32. What is
+// encrypted is not seen: damaged, it does not decrypt to a count.
 func tooCostly(der []byte) bool { return tooCostlyAt(der, 0) }
 
 func tooCostlyAt(der []byte, depth int) bool {
 	const (
 		tagInteger     = 0x02
 		tagOctetString = 0x04
+		tagSequence    = 0x30
 		constructed    = 0x20
 	)
 	if depth > 24 {
@@ -90,7 +105,7 @@ func tooCostlyAt(der []byte, depth int) bool {
 			}
 		case tag == tagOctetString:
 			afterSalt, cost, counts = true, 1, 0
-			if tooCostlyAt(content, depth+1) {
+			if inner, _, behind, ok := derElement(content); ok && inner == tagSequence && len(behind) == 0 && tooCostlyAt(content, depth+1) {
 				return true
 			}
 		default:
@@ -104,19 +119,16 @@ func tooCostlyAt(der []byte, depth int) bool {
 	return false
 }
 
-// derElement takes one element off der. An indefinite length (BER) is taken as
-// reaching to the end.
+// derElement takes one element off der. An indefinite length is BER, which the
+// decoders do not read either.
 func derElement(der []byte) (tag byte, content, rest []byte, ok bool) {
 	if len(der) < 2 || der[0]&0x1f == 0x1f {
 		return 0, nil, nil, false
 	}
 	tag, n, der := der[0], int(der[1]), der[2:]
-	switch {
-	case n == 0x80:
-		return tag, der, nil, true
-	case n > 0x80:
+	if n >= 0x80 {
 		size := n - 0x80
-		if size > 4 || size > len(der) {
+		if size == 0 || size > 4 || size > len(der) {
 			return 0, nil, nil, false
 		}
 		n = 0

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"defender-proxy/internal/token"
 )
@@ -62,27 +64,45 @@ func (h veiled) text() string {
 
 // Plain is the Value of an environment variable or a file. read is called each
 // time; its error names the place and never the content, and becomes a
-// *token.Fault of kind Misconfigured.
+// *token.Fault of kind Misconfigured. A mark of UTF-8 in front is left out.
 func Plain(read func() (string, error)) Value {
 	return func(context.Context) (Secret, error) {
 		text, err := read()
 		if err != nil {
 			return Secret{}, asFault(err, "The secret cannot be read", "Make it readable for the proxy, or correct where the configuration looks for it.")
 		}
-		return Secret{Text: text, kind: kindClientSecret}, nil
+		return Secret{Text: strings.TrimPrefix(text, string(markUTF8)), kind: kindClientSecret}, nil
 	}
+}
+
+// patience is how long to wait for a secret while another one is at hand: at most
+// most, and at most the given part of the time that ctx leaves, for the exchange
+// with Entra ID has to fit into the rest.
+func patience(ctx context.Context, most time.Duration, part int) time.Duration {
+	if end, ok := ctx.Deadline(); ok {
+		most = min(most, time.Until(end)/time.Duration(part))
+	}
+	return max(most, 0)
 }
 
 // checkSecret finds what no client secret looks like and what an editor, an
 // echo or a here-document leaves behind. Entra's secrets hold no white space.
 func checkSecret(name, text string) *token.Fault {
+	const store = "Store the secret's value alone, on one line, with nothing around it: with printf '%s' instead of echo, for example."
 	switch {
 	case text == "":
 		return misconfigured("The "+name+" is empty.", "Put the secret's value into the file, the variable or the vault that the configuration names.")
+	case strings.HasPrefix(text, "\xff\xfe"), strings.HasPrefix(text, "\xfe\xff"), strings.Contains(text, "\x00"):
+		return misconfigured("The "+name+" is text in UTF-16, or not text at all.", "Save it in UTF-8 or ASCII, as Set-Content -Encoding ascii does in PowerShell.")
 	case strings.TrimSpace(text) != text:
-		return misconfigured("The "+name+" has white space or a line end around it.", "Store it without: with printf '%s' instead of echo, for example.")
-	case strings.ContainsAny(text, "\r\n\x00"):
-		return misconfigured("The "+name+" has several lines.", "Store the secret's value alone, on one line.")
+		return misconfigured("The "+name+" has white space or a line end around it.", store)
+	case strings.ContainsAny(text, "\r\n"):
+		return misconfigured("The "+name+" has several lines.", store)
+	case !utf8.ValidString(text) || strings.ContainsFunc(text, unseen):
+		return misconfigured("The "+name+" has a space or a character that cannot be seen within it.", store)
 	}
 	return nil
 }
+
+// unseen reports whether a character leaves no mark on paper.
+func unseen(r rune) bool { return unicode.IsSpace(r) || !unicode.IsGraphic(r) }

@@ -2,7 +2,6 @@ package credential
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -14,16 +13,26 @@ const (
 	// vaultFresh is how long a secret is used without asking the vault again. A
 	// rotation is seen after this time, or when Entra ID rejects the old secret.
 	vaultFresh = 15 * time.Minute
-	// vaultStale is how long it is used while the vault cannot be read.
+	// vaultStale is how long it is used while the vault cannot be reached, and how
+	// long it is kept when nobody asks for it.
 	vaultStale = 24 * time.Hour
 	// vaultPause is the least time between two reads of one secret: a thousand
-	// tenants whose secret is rejected shall not read it a thousand times.
-	vaultPause = 10 * time.Second
-	// vaultRest is how long a failing vault is left alone while a secret is at hand.
-	vaultRest = time.Minute
-	// vaultPatience bounds one read while a secret is at hand: the time is taken
-	// from the token's fetch.
-	vaultPatience = 5 * time.Second
+	// tenants whose secret is rejected shall not read it a thousand times. After a
+	// failure it is what the vault asks for, if that is more, up to vaultMaxPause.
+	vaultPause    = 10 * time.Second
+	vaultMaxPause = 5 * time.Minute
+	// vaultReadTime bounds one read in all: its turn, the identity's token and the
+	// vault's answer. No goroutine of a Vault lives longer.
+	vaultReadTime = 8 * time.Second
+	// vaultReads bounds the reads at one time, and readsOfOneVault those of one
+	// vault, so that one that hangs does not hold up the others.
+	vaultReads      = 32
+	readsOfOneVault = 8
+	// vaultPatience is how long a read is waited for while an older text is at hand.
+	// It is less than that of ClientSecret, so that the older text comes in time.
+	vaultPatience = 4 * time.Second
+	// vaultSweep is the time between two looks for what nobody asks for.
+	vaultSweep = time.Hour
 )
 
 // VaultOptions are what a Vault needs.
@@ -50,31 +59,17 @@ type VaultOptions struct {
 // or the system's). The tools of developers are never asked, and no process is
 // started.
 //
-// It holds the secrets that were asked for within a day. Its methods may be
-// called concurrently.
+// Each read runs on its own, for all who wait for it, and ends within 8 seconds;
+// who waits leaves on his own context. A secret that nobody asked for in a day is
+// forgotten, at a look that any read takes once an hour. Its methods may be called
+// concurrently.
 type Vault struct {
-	read func(context.Context, secretRef) (Secret, *token.Fault)
+	read  func(context.Context, secretRef) (Secret, *token.Fault)
+	slots chan struct{} // one for each read at one time
 
 	mu      sync.Mutex
 	entries map[secretRef]*vaultEntry
-}
-
-// vaultEntry is one secret, for all that name it.
-type vaultEntry struct {
-	ref  secretRef
-	used time.Time // guarded by Vault.mu
-	// turn is held by the one that reads; a channel, so that a waiter can leave.
-	turn chan struct{}
-
-	mu     sync.Mutex
-	text   veiled    // as it was read last; empty if it never was
-	secret Secret    // the rest of it, without Text
-	readAt time.Time // when that was
-	// refused is set when Entra ID rejected text.
-	refused bool
-	fault   *token.Fault // of the last read, nil if it went well
-	triedAt time.Time    // when that was
-	tries   int          // reads that came to an end
+	swept   time.Time
 }
 
 // NewVault makes a Vault. It asks nobody before the first read.
@@ -82,25 +77,27 @@ func NewVault(o VaultOptions) *Vault {
 	if o.Transport == nil {
 		o.Transport = http.DefaultTransport
 	}
-	c := &vaultClient{options: o, identity: &vaultIdentity{options: o}}
-	return &Vault{read: c.read, entries: map[secretRef]*vaultEntry{}}
+	c := &vaultClient{transport: o.Transport, identity: newVaultIdentity(o)}
+	return &Vault{read: c.read, slots: make(chan struct{}, vaultReads), entries: map[secretRef]*vaultEntry{}, swept: time.Now()}
 }
 
 // Value gives the secret of a URL such as
 // https://contoso.vault.azure.net/secrets/app, or with a version behind it. The
 // error, a *token.Fault, is about the URL.
 //
-// A secret is read again after 15 minutes, or at once, but not within 10
-// seconds, when Entra ID rejects it. While the vault cannot be read, the secret
-// that was read last is used for up to 24 hours, unless its own end comes first,
-// and token.Health says so. All that name the same secret share one read.
+// A secret is read again after 15 minutes, or at once when Entra ID rejects it, but
+// not within 10 seconds. While the vault cannot be reached or has a passing fault,
+// the secret that was read last is used for up to 24 hours, unless its own end
+// comes first, and token.Health says so. A vault that says no, or that the secret
+// is disabled or gone, ends its use. All that name the same secret share one read,
+// and its failure for 10 seconds or what the vault asks for, up to five minutes.
 func (v *Vault) Value(secretURL string) (Value, error) {
 	ref, f := parseSecretURL(secretURL)
 	if f != nil {
 		return nil, f
 	}
 	return func(ctx context.Context) (Secret, error) {
-		s, f := v.get(ctx, v.entry(ref))
+		s, f := v.get(ctx, ref)
 		if f != nil {
 			return Secret{}, f
 		}
@@ -110,143 +107,67 @@ func (v *Vault) Value(secretURL string) (Value, error) {
 
 // entry finds the entry of a secret, and forgets those that nobody asked for in
 // a day.
-func (v *Vault) entry(ref secretRef) *vaultEntry {
-	now := time.Now()
+func (v *Vault) entry(ref secretRef, now time.Time) *vaultEntry {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	e := v.entries[ref]
-	if e == nil {
+	if now.Sub(v.swept) >= vaultSweep {
+		v.swept = now
 		for r, old := range v.entries {
 			if now.Sub(old.used) > vaultStale {
 				delete(v.entries, r)
 			}
 		}
-		e = &vaultEntry{ref: ref, turn: make(chan struct{}, 1)}
+	}
+	e := v.entries[ref]
+	if e == nil {
+		e = &vaultEntry{ref: ref}
+		for r, other := range v.entries {
+			if r.vault == ref.vault {
+				e.line = other.line
+				break
+			}
+		}
+		if e.line == nil {
+			e.line = make(chan struct{}, readsOfOneVault)
+		}
 		v.entries[ref] = e
 	}
 	e.used = now
 	return e
 }
 
-func (v *Vault) get(ctx context.Context, e *vaultEntry) (Secret, *token.Fault) {
-	s, tries, ok := e.fresh(time.Now())
-	if ok {
-		return s, nil
-	}
-	select {
-	case e.turn <- struct{}{}:
-		defer func() { <-e.turn }()
-	case <-ctx.Done():
-		return e.atHand(time.Now(), vaultTimeout(e.ref))
-	}
-	s, after, ok := e.fresh(time.Now())
-	if ok {
-		return s, nil
-	}
-	if after != tries {
-		// A read ended while this one waited, and its failure holds for both.
-		return e.atHand(time.Now(), nil)
-	}
-
-	read, cancel := ctx, context.CancelFunc(func() {})
-	if s.Text != "" {
-		read, cancel = context.WithTimeout(ctx, vaultPatience)
-	}
-	defer cancel()
-	s, f := v.read(read, e.ref)
-	if f != nil && ctx.Err() != nil {
-		// The caller left; that says nothing of the vault, and the next one asks it.
-		return e.atHand(time.Now(), f)
-	}
-	e.keep(s, f, time.Now())
-	return e.atHand(time.Now(), nil)
-}
-
-// fresh gives the secret that is at hand, and whether it may be used without
-// asking the vault.
-func (e *vaultEntry) fresh(now time.Time) (s Secret, tries int, ok bool) {
+// get gives a secret from what is known of it, after a read where one is due.
+func (v *Vault) get(ctx context.Context, ref secretRef) (Secret, *token.Fault) {
+	e := v.entry(ref, time.Now())
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.text.text() == "" || e.ended(now) {
-		return Secret{}, e.tries, false
-	}
-	age := now.Sub(e.readAt)
-	switch {
-	case age >= vaultStale:
-	case e.fault != nil:
-		ok = now.Sub(e.triedAt) < vaultRest
-		if e.refused {
-			ok = now.Sub(e.triedAt) < vaultPause
+	if now := time.Now(); !e.settled(now) {
+		if e.reading == nil {
+			e.reading = make(chan struct{})
+			// The read is everybody's: it neither ends with the one that began it, nor
+			// takes longer than its own bound.
+			read, cancel := context.WithTimeout(context.WithoutCancel(ctx), vaultReadTime)
+			go func() {
+				defer cancel()
+				s, f := v.readInTurn(read, e)
+				e.keep(s, f, time.Now())
+			}()
 		}
-	case e.refused:
-		ok = age < vaultPause
-	default:
-		ok = age < vaultFresh
+		e.wait(ctx, now)
 	}
-	return e.out(), e.tries, ok
+	return e.answer(time.Now())
 }
 
-// atHand gives the secret after a read that went well, or what is left after one
-// that did not: the last secret within its bounds, else the fault. instead is
-// the fault of a read that was not kept.
-func (e *vaultEntry) atHand(now time.Time, instead *token.Fault) (Secret, *token.Fault) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	f := e.fault
-	if instead != nil {
-		f = instead
-	}
-	switch {
-	case e.text.text() == "":
-	case e.ended(now):
-		if f == nil {
-			f = misconfigured(fmt.Sprintf("The secret %s ended by its own date, %s.", e.ref, e.secret.Expires.UTC().Format(time.RFC3339)),
-				"Create a new version of it in the vault, with a client secret that is valid.")
-		}
-	case f == nil || now.Sub(e.readAt) < vaultStale:
-		return e.out(), nil
-	}
-	if f == nil {
-		f = &token.Fault{Kind: token.Unavailable, Sentence: "The secret " + e.ref.String() + " has no value.", Remedy: "Set its value in the vault."}
-	}
-	return Secret{}, f
-}
-
-// keep notes what a read brought.
-func (e *vaultEntry) keep(s Secret, f *token.Fault, now time.Time) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.tries++
-	e.fault, e.triedAt = f, now
-	if f == nil {
-		// The same text again stays refused, until Entra ID takes it.
-		e.refused = e.refused && s.Text == e.text.text()
-		e.text, e.readAt = veil(s.Text), now
-		e.secret = s
-		e.secret.Text = ""
-	}
-}
-
-// out is the secret with what its users need to know. e.mu is held.
-func (e *vaultEntry) out() Secret {
-	s := e.secret
-	s.Text, s.kind = e.text.text(), kindKeyVault
-	if e.fault != nil {
-		s.notice = fmt.Sprintf("The vault fails, and the secret that was read at %s is in use until %s at most: %s %s",
-			e.readAt.UTC().Format(time.RFC3339), e.readAt.Add(vaultStale).UTC().Format(time.RFC3339), e.fault.Sentence, e.fault.Remedy)
-	}
-	text := s.Text
-	s.judged = func(taken bool) {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if e.text.text() == text {
-			e.refused = !taken
+// readInTurn reads when there is a free slot of this vault and of all.
+func (v *Vault) readInTurn(ctx context.Context, e *vaultEntry) (Secret, *token.Fault) {
+	for _, slots := range []chan struct{}{e.line, v.slots} {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		case <-ctx.Done():
+			return Secret{}, &token.Fault{Kind: token.Unreachable,
+				Sentence: "The secret " + e.ref.String() + " was not read in time: too many reads of vaults are slow at once.", Remedy: "Wait; the proxy tries again. See whether the vaults answer."}
 		}
 	}
-	return s
-}
-
-// ended reports whether the secret's own date has come. e.mu is held.
-func (e *vaultEntry) ended(now time.Time) bool {
-	return !e.secret.Expires.IsZero() && !now.Before(e.secret.Expires)
+	return v.read(ctx, e.ref)
 }

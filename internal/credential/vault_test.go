@@ -142,7 +142,7 @@ func TestAVaultThatSaysNoIsAFaultWithARemedy(t *testing.T) {
 	}{
 		"no permission by role":      {answer: vaultFailure{403, vaultError("Forbidden", "ForbiddenByRbac"), ""}, kind: token.Rejected, says: []string{"may not read the secret " + appURL + " (ForbiddenByRbac)", "Key Vault Secrets User"}},
 		"no permission by policy":    {answer: vaultFailure{403, vaultError("Forbidden", "AccessDenied"), ""}, kind: token.Rejected, says: []string{"may not read", "permission Get"}},
-		"behind a firewall":          {answer: vaultFailure{403, vaultError("Forbidden", "ForbiddenByFirewall"), ""}, kind: token.Rejected, says: []string{"does not let this network in", "firewall"}},
+		"behind a firewall":          {answer: vaultFailure{403, vaultError("Forbidden", "ForbiddenByFirewall"), ""}, kind: token.Unreachable, says: []string{"does not let this network in", "firewall"}},
 		"disabled, as Azure says it": {answer: vaultFailure{403, vaultError("Forbidden", "SecretDisabled"), ""}, kind: token.Misconfigured, says: []string{"is disabled", "Enable it"}},
 		"disabled by attribute":      {answer: secretBundle(theSecret, "v", map[string]any{"enabled": false}), kind: token.Misconfigured, says: []string{"is disabled"}},
 		"past its end":               {answer: secretBundle(theSecret, "v", map[string]any{"exp": 1600000000}), kind: token.Misconfigured, says: []string{"ended by its own date, 2020-09-13T12:26:40Z", "new version"}},
@@ -231,13 +231,14 @@ func TestTheVaultsIdentityIsMadeAnewAfterAFailure(t *testing.T) {
 	a := newAzure(t)
 	a.set("/secrets/app", secretBundle(theSecret, "v1", nil))
 	now := map[string]string{"AZURE_TENANT_ID": vaultTenant, "AZURE_CLIENT_ID": testAsk.ClientID, "AZURE_CLIENT_SECRET": "the old one"}
-	value := vaultValue(t, NewVault(VaultOptions{Transport: a.transport(), Env: env(now)}), appURL)
-	if _, err := value(t.Context()); err == nil {
+	v := NewVault(VaultOptions{Transport: a.transport(), Env: env(now)})
+	ref, _ := parseSecretURL(appURL)
+	if _, f := v.read(t.Context(), ref); f == nil {
 		t.Fatal("a wrong secret reads the vault")
 	}
 	now["AZURE_CLIENT_SECRET"] = envSecret["AZURE_CLIENT_SECRET"]
-	if s, err := value(t.Context()); err != nil || s.Text != theSecret {
-		t.Errorf("after the rotation: %v", err)
+	if s, f := v.read(t.Context(), ref); f != nil || s.Text != theSecret {
+		t.Errorf("after the rotation: %v", f)
 	}
 }
 

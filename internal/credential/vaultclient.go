@@ -6,58 +6,28 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
 
 	"defender-proxy/internal/token"
 )
 
-// vaultRetry is one more try; the engine backs off by itself.
+// vaultRetry is one more try; the engine backs off by itself. What bounds a try is
+// the bound of the read.
 var vaultRetry = policy.RetryOptions{
 	MaxRetries:    1,
 	RetryDelay:    300 * time.Millisecond,
 	MaxRetryDelay: time.Second,
-	TryTimeout:    10 * time.Second,
 }
 
 // vaultClient reads from vaults with azsecrets.
 type vaultClient struct {
-	options  VaultOptions
-	identity *vaultIdentity
-
-	mu      sync.Mutex
-	clients map[string]*azsecrets.Client // by the vault's base URL; each keeps its vault's challenge
-}
-
-func (c *vaultClient) client(vault string) (*azsecrets.Client, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if k := c.clients[vault]; k != nil {
-		return k, nil
-	}
-	// The verification of the challenge's resource stays on: no host gets a token
-	// for another domain than its own.
-	k, err := azsecrets.NewClient(vault, c.identity, &azsecrets.ClientOptions{ClientOptions: sdkOptions(c.options.Transport, "", vaultRetry)})
-	if err != nil {
-		return nil, err
-	}
-	if c.clients == nil {
-		c.clients = map[string]*azsecrets.Client{}
-	}
-	c.clients[vault] = k
-	return k, nil
-}
-
-// forget drops what is kept of a vault: its client and the identity keep a token
-// each, and have no way to be told that the vault refused it.
-func (c *vaultClient) forget(vault string) {
-	c.mu.Lock()
-	delete(c.clients, vault)
-	c.mu.Unlock()
-	c.identity.forget()
+	transport http.RoundTripper
+	identity  *vaultIdentity
 }
 
 // read gets a secret from its vault. A token that the vault refuses is replaced
@@ -65,25 +35,36 @@ func (c *vaultClient) forget(vault string) {
 func (c *vaultClient) read(ctx context.Context, ref secretRef) (Secret, *token.Fault) {
 	s, refused, fault := c.ask(ctx, ref)
 	if refused {
-		c.forget(ref.vault)
+		c.identity.forget()
 		s, _, fault = c.ask(ctx, ref)
 	}
 	return s, fault
 }
 
-// ask asks the vault once. refused says that it did not take the token.
+// ask asks the vault once, with a client of its own: azsecrets keeps the tenant
+// and the scope of a vault's first challenge for ever, and those who wait for its
+// token cannot leave. refused says that the vault did not take the token.
 func (c *vaultClient) ask(ctx context.Context, ref secretRef) (s Secret, refused bool, fault *token.Fault) {
+	ctx, sight := watch(ctx)
+	asker := &vaultAsker{identity: c.identity}
 	defer func() {
-		// The client's parser of challenges indexes past the end of a short one.
-		if recover() != nil {
-			s, refused, fault = Secret{}, false, badChallenge(ref)
+		if recover() == nil { // its words may hold anything
+			return
+		}
+		c.identity.forget()
+		s, refused, fault = Secret{}, false, &token.Fault{Kind: token.Internal,
+			Sentence: "Reading the secret " + ref.String() + " failed by a fault in the proxy.", Remedy: "Report it; the proxy tries again."}
+		if last := sight.last(); last.status == http.StatusUnauthorized && !asker.asked.Load() {
+			// The client's parser of challenges indexes past the end of a short one.
+			fault = badChallenge(ref)
 		}
 	}()
-	k, err := c.client(ref.vault)
+	// The verification of the challenge's resource stays on: no host gets a token
+	// for another domain than its own.
+	k, err := azsecrets.NewClient(ref.vault, asker, &azsecrets.ClientOptions{ClientOptions: sdkOptions(c.transport, "", vaultRetry)})
 	if err != nil {
 		return Secret{}, false, misconfigured("The vault "+ref.host+" cannot be asked: "+oneLine(err.Error())+".", "Check the key_vault URL.")
 	}
-	ctx, sight := watch(ctx)
 	answer, err := k.GetSecret(ctx, ref.name, ref.version, nil)
 	if err != nil {
 		last := sight.last()
@@ -107,6 +88,18 @@ func (c *vaultClient) ask(ctx context.Context, ref secretRef) (s Secret, refused
 		return Secret{}, false, misconfigured("The secret "+ref.String()+" is empty.", "Set its value in the vault.")
 	}
 	return s, false, nil
+}
+
+// vaultAsker is the identity for one read.
+type vaultAsker struct {
+	identity *vaultIdentity
+	asked    atomic.Bool
+}
+
+// GetToken implements azcore.TokenCredential.
+func (a *vaultAsker) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	a.asked.Store(true)
+	return a.identity.GetToken(ctx, o)
 }
 
 // vaultVersion is the last part of a secret's id, if it looks like a version.
@@ -161,7 +154,8 @@ func explainVault(ctx context.Context, ref secretRef, s seen, err error) *token.
 	case s.status == http.StatusForbidden && s.is("SecretExpired"):
 		return misconfigured("The secret "+ref.String()+" ended by its own date.", "Create a new version of it in the vault.")
 	case s.status == http.StatusForbidden && (s.is("ForbiddenByFirewall") || s.is("ForbiddenByConnection")):
-		return rejected("The vault "+ref.host+" does not let this network in"+s.code()+".", "Add the network to the vault's firewall, or use its private endpoint.")
+		// Not a no to the identity: it is the way to the vault that is closed.
+		return &token.Fault{Kind: token.Unreachable, Sentence: "The vault " + ref.host + " does not let this network in" + s.code() + ".", Remedy: "Add the network to the vault's firewall, or use its private endpoint."}
 	case s.status == http.StatusForbidden:
 		return rejected("The proxy's identity may not read the secret "+ref.String()+s.code()+".",
 			"Give it the role Key Vault Secrets User on the vault; in a vault with access policies, the secret permission Get. A new role takes some minutes.")

@@ -15,19 +15,32 @@ import (
 	"defender-proxy/internal/token"
 )
 
-// vaultIdentity is who the proxy is to vaults; it implements
-// azcore.TokenCredential. The credential is made at the first use, kept, and
-// made anew after a failure, so that a rotated file is read again.
+// vaultIdentity is who the proxy is to vaults. It keeps the tokens, one for each
+// domain of vaults, and makes the credential anew for each token, so that a
+// rotated file or variable is seen and nothing of a failure stays.
 //
 // azidentity asks Entra ID for the tenant's openid-configuration before its
 // first token, from the authority itself. That cannot be left out; the discovery
-// of the authority at login.microsoft.com is.
+// of the authority at login.microsoftonline.com is.
 type vaultIdentity struct {
 	options VaultOptions
+	// turn is held by the one that gets a token; a channel, so that a waiter can
+	// leave.
+	turn chan struct{}
 
-	mu      sync.Mutex
-	current azcore.TokenCredential
-	who     vaultWho
+	mu     sync.Mutex
+	tokens map[string]*lentToken // by scope, at most maxVaultScopes
+}
+
+const (
+	// vaultTokenMargin is how long before its end a token is no longer used.
+	vaultTokenMargin = 5 * time.Minute
+	// maxVaultScopes bounds the tokens kept: the scope is the vault's word.
+	maxVaultScopes = 16
+)
+
+func newVaultIdentity(o VaultOptions) *vaultIdentity {
+	return &vaultIdentity{options: o, turn: make(chan struct{}, 1), tokens: map[string]*lentToken{}}
 }
 
 // vaultWho is what the environment says.
@@ -49,51 +62,88 @@ func (w vaultWho) words() string {
 	return "machine's system-assigned identity"
 }
 
-func (i *vaultIdentity) look() vaultWho {
-	env := func(name string) string {
-		if i.options.Env == nil {
-			return ""
-		}
-		v, _ := i.options.Env(name)
-		return v
+func (i *vaultIdentity) env(name string) string {
+	if i.options.Env == nil {
+		return ""
 	}
+	v, _ := i.options.Env(name)
+	return v
+}
+
+// look reads the environment. What proves an application, without saying which,
+// is a fault: another identity would be asked with it.
+func (i *vaultIdentity) look() (vaultWho, *token.Fault) {
 	w := vaultWho{
-		clientID: env("AZURE_CLIENT_ID"), tenantID: env("AZURE_TENANT_ID"),
-		secret: env("AZURE_CLIENT_SECRET"), cert: env("AZURE_CLIENT_CERTIFICATE_PATH"), certPassword: env("AZURE_CLIENT_CERTIFICATE_PASSWORD"),
-		file: env("AZURE_FEDERATED_TOKEN_FILE"),
+		clientID: i.env("AZURE_CLIENT_ID"), tenantID: i.env("AZURE_TENANT_ID"),
+		secret: i.env("AZURE_CLIENT_SECRET"), cert: i.env("AZURE_CLIENT_CERTIFICATE_PATH"), certPassword: i.env("AZURE_CLIENT_CERTIFICATE_PASSWORD"),
+		file: i.env("AZURE_FEDERATED_TOKEN_FILE"),
 	}
-	known := w.clientID != "" && w.tenantID != ""
-	w.workload = known && w.file != ""
-	w.application = known && !w.workload && (w.secret != "" || w.cert != "")
-	return w
+	w.workload = w.file != ""
+	w.application = !w.workload && (w.secret != "" || w.cert != "")
+	if !w.workload && !w.application {
+		return w, nil
+	}
+	var missing []string
+	if w.clientID == "" {
+		missing = append(missing, "AZURE_CLIENT_ID")
+	}
+	if w.tenantID == "" {
+		missing = append(missing, "AZURE_TENANT_ID")
+	}
+	if len(missing) == 0 {
+		return w, nil
+	}
+	verb := " is not set."
+	if len(missing) > 1 {
+		verb = " are not set."
+	}
+	return w, misconfigured("The environment has "+w.proof()+" for Key Vault, but "+strings.Join(missing, " and ")+verb,
+		"Set it, or take "+w.proof()+" away to use the machine's identity.")
 }
 
-// get gives the credential, made now if need be.
-func (i *vaultIdentity) get() (azcore.TokenCredential, vaultWho, *token.Fault) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.current == nil {
-		w := i.look()
-		c, f := i.make(w)
-		if f != nil {
-			return nil, w, f
-		}
-		i.current, i.who = c, w
+// proof names the variable that proves the identity.
+func (w vaultWho) proof() string {
+	switch {
+	case w.workload:
+		return "AZURE_FEDERATED_TOKEN_FILE"
+	case w.secret != "":
+		return "AZURE_CLIENT_SECRET"
 	}
-	return i.current, i.who, nil
+	return "AZURE_CLIENT_CERTIFICATE_PATH"
 }
 
-// forget lets the next use make the credential anew, and with it its tokens.
+// forget drops the tokens: a vault refused one.
 func (i *vaultIdentity) forget() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.current = nil
+	clear(i.tokens)
+}
+
+// kept gives the token for a scope, if there is one that lives.
+func (i *vaultIdentity) kept(scope string) (azcore.AccessToken, bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	t := i.tokens[scope]
+	if t == nil || t.dead(time.Now()) {
+		return azcore.AccessToken{}, false
+	}
+	return azcore.AccessToken{Token: t.token.text(), ExpiresOn: t.until.Add(vaultTokenMargin)}, true
+}
+
+func (i *vaultIdentity) keep(scope string, t azcore.AccessToken) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.tokens) >= maxVaultScopes {
+		clear(i.tokens)
+	}
+	now := time.Now() // with the monotonic clock, which the token's date has not
+	i.tokens[scope] = &lentToken{veil(t.Token), now.Add(t.ExpiresOn.Sub(now) - vaultTokenMargin)}
 }
 
 func (i *vaultIdentity) make(w vaultWho) (azcore.TokenCredential, *token.Fault) {
 	authority := i.options.AuthorityHost
-	if authority == "" && i.options.Env != nil {
-		authority, _ = i.options.Env("AZURE_AUTHORITY_HOST")
+	if authority == "" {
+		authority = i.env("AZURE_AUTHORITY_HOST")
 	}
 	o := sdkOptions(i.options.Transport, authority, vaultRetry)
 	var c azcore.TokenCredential
@@ -143,36 +193,56 @@ func (i *vaultIdentity) certificate(w vaultWho) (*keyPair, int, *token.Fault) {
 	return pair, 0, nil
 }
 
-// GetToken implements azcore.TokenCredential. Its error is a *token.Fault.
+// GetToken is azcore.TokenCredential's. Its error is a *token.Fault.
 func (i *vaultIdentity) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
-	c, w, f := i.get()
+	w, f := i.look()
 	if f != nil {
 		return azcore.AccessToken{}, f
 	}
+	// A machine's identity knows its tenant by itself, whatever AZURE_TENANT_ID is
+	// left over from.
+	if (w.workload || w.application) && guid.MatchString(o.TenantID) && guid.MatchString(w.tenantID) && !strings.EqualFold(o.TenantID, w.tenantID) {
+		return azcore.AccessToken{}, misconfigured(fmt.Sprintf("The vault belongs to tenant %s, and the %s to tenant %s (AZURE_TENANT_ID).", o.TenantID, w.words(), w.tenantID),
+			"Use an identity of the vault's own tenant.")
+	}
+	select {
+	case i.turn <- struct{}{}:
+		defer func() { <-i.turn }()
+	case <-ctx.Done():
+		return azcore.AccessToken{}, &token.Fault{Kind: token.Unreachable, Sentence: "The token for the vault did not come in time.", Remedy: "Wait; the proxy tries again."}
+	}
+	// Claims say what the vault misses in the token that it got.
+	if t, ok := i.kept(o.Scopes[0]); ok && o.Claims == "" {
+		return t, nil
+	}
+	t, f := i.acquire(ctx, w, o)
+	if f != nil {
+		return azcore.AccessToken{}, f
+	}
+	i.keep(o.Scopes[0], t)
+	return t, nil
+}
+
+func (i *vaultIdentity) acquire(ctx context.Context, w vaultWho, o policy.TokenRequestOptions) (azcore.AccessToken, *token.Fault) {
 	if w.workload {
 		// azidentity's own words about the file are few.
 		if _, f := readFederatedToken(w.file, time.Now()); f != nil {
 			return azcore.AccessToken{}, f
 		}
 	}
-	if guid.MatchString(o.TenantID) && guid.MatchString(w.tenantID) && !strings.EqualFold(o.TenantID, w.tenantID) {
-		return azcore.AccessToken{}, misconfigured(fmt.Sprintf("The vault belongs to tenant %s, and the %s to tenant %s (AZURE_TENANT_ID).", o.TenantID, w.words(), w.tenantID),
-			"Use an identity of the vault's own tenant.")
+	c, f := i.make(w)
+	if f != nil {
+		return azcore.AccessToken{}, f
 	}
 	// The identity has one tenant; AZURE_TENANT_ID may give it by a domain's name,
 	// which azidentity would take for another.
 	o.TenantID = ""
 	ctx, sight := watch(ctx)
 	t, err := c.GetToken(ctx, o)
-	if err == nil {
-		return t, nil
+	if err != nil {
+		return azcore.AccessToken{}, w.explain(ctx, sight.last(), err)
 	}
-	i.mu.Lock()
-	if i.current == c {
-		i.current = nil
-	}
-	i.mu.Unlock()
-	return azcore.AccessToken{}, w.explain(ctx, sight.last(), err)
+	return t, nil
 }
 
 // explain makes a fault of what was seen at Entra ID.
@@ -212,7 +282,7 @@ type vaultMachine struct{ machine *machine }
 // GetToken implements azcore.TokenCredential.
 func (v vaultMachine) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	now := time.Now()
-	// azsecrets keeps the token, and asks again only when it wants another one.
+	// vaultIdentity keeps the token, and asks again only when it wants another one.
 	text, life, f := v.machine.token(ctx, strings.TrimSuffix(o.Scopes[0], "/.default"), now, true)
 	if f != nil {
 		return azcore.AccessToken{}, f

@@ -31,13 +31,13 @@ func (r secretRef) String() string {
 // The portal's link to the newest version ends with a slash.
 var (
 	secretPath = regexp.MustCompile(`^/secrets/([0-9A-Za-z-]{1,127})(?:/([0-9A-Za-z]{1,64}))?/?$`)
-	vaultHost  = regexp.MustCompile(`^[0-9a-z-]+(\.[0-9a-z-]+)+(:[0-9]{1,5})?$`)
+	vaultHost  = regexp.MustCompile(`^[0-9a-z-]+(\.[0-9a-z-]+)+$`)
 )
 
 // parseSecretURL reads the URL of a secret. The host may be any, for there are
 // private vaults; that the vault's challenge asks for a token of its own domain
 // is for the client to see. A host that ends with a dot is refused, because the
-// client's comparison of domains lets it pass for any.
+// client's comparison of domains lets it pass for any. The port is 443, and left out.
 func parseSecretURL(text string) (secretRef, *token.Fault) {
 	bad := func(why string) (secretRef, *token.Fault) {
 		// The text is not quoted: somebody may have put the secret itself there.
@@ -53,7 +53,11 @@ func parseSecretURL(text string) (secretRef, *token.Fault) {
 	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(text, "#") {
 		return bad("holds more than a host and a path")
 	}
-	host := strings.ToLower(u.Host)
+	host := strings.TrimSuffix(strings.ToLower(u.Host), ":443")
+	// A vault's challenge names its domain without a port, and the client compares.
+	if port := u.Port(); port != "" && port != "443" {
+		return bad("names the port " + port + "; a vault, private or not, is reached at 443")
+	}
 	if !vaultHost.MatchString(host) {
 		return bad("does not name the host of a vault")
 	}

@@ -241,7 +241,7 @@ func tokenUnavailable(x *Exchange, err error) error {
 	// proxies, is for the operator: it is in the record, and on /-/ready.
 	why := "the proxy cannot ask for one. An operator finds the reason under /-/ready of the admin listener."
 	switch e.Kind {
-	case token.Rejected, token.Unavailable:
+	case token.Rejected, token.Unavailable, token.Stopped:
 		why = e.Sentence + " " + e.Remedy
 	case token.Misconfigured:
 		why = "the proxy's credential for it cannot be used as it stands. An operator finds the reason under /-/ready of the admin listener."

@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -32,13 +34,29 @@ func (p *Proxy) bearer(ctx context.Context, x *Exchange) (*token.Bearer, error) 
 // freshen sees to it that the bearer is live when it is sent. The caller may have
 // taken its time over the body since the decision, and a token that came
 // meanwhile may permit less.
+//
+// Where the configuration no longer has the tenant, or another credential of it,
+// there is no other token: the request began before and finishes with the one it
+// has, as long as that lives.
 func (p *Proxy) freshen(ctx context.Context, x *Exchange) error {
 	if b, ok := x.upstream().Token.Current(); ok && b == x.Bearer {
 		return nil
 	}
-	var err error
-	x.Bearer, x.Decision, err = p.decide(ctx, x)
-	return err
+	b, d, err := p.decide(ctx, x)
+	var gone *token.Error
+	if !errors.As(err, &gone) || gone.Kind != token.Stopped {
+		x.Bearer, x.Decision = b, d
+		return err
+	}
+	if x.Bearer.Live() {
+		return nil
+	}
+	return &Refusal{
+		Code:       TokenUnavailable,
+		Message:    fmt.Sprintf("The configuration of tenant %s changed while the request was under way, and the token that it began with has run out. Send it again.", x.Tenant.Name),
+		Err:        err,
+		RetryAfter: time.Second,
+	}
 }
 
 // another puts a token in place of the exchange's, which Microsoft refused with
@@ -50,7 +68,11 @@ func (p *Proxy) another(ctx context.Context, x *Exchange, refused http.Header) (
 	ctx, cancel := context.WithTimeout(ctx, p.longestWait)
 	defer cancel()
 	b, err := u.Token.Replace(ctx, x.Bearer, token.ClaimsChallenge(refused))
-	if err != nil {
+	var gone *token.Error
+	switch {
+	case errors.As(err, &gone) && gone.Kind == token.Stopped:
+		return false, nil // taken out of the configuration meanwhile: Microsoft's answer stands
+	case err != nil:
 		return false, tokenUnavailable(x, err)
 	}
 	// The identity endpoint of a machine may have no newer token than the one that

@@ -2,10 +2,12 @@ package main
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -36,18 +38,22 @@ type parts struct {
 	// sources and pools are all that the tenants use.
 	sources []*token.Source
 	pools   []*regions.Pool
+	// proofs are the contents of what credentials are read from, as proofsOf gives
+	// them; nil for a command that serves nobody.
+	proofs map[string]content
 
 	// serving counts the requests that began with these parts and have not ended.
 	serving atomic.Int64
 }
 
 // assemble builds a configuration. before is the snapshot that serves now, nil
-// where none does: a tenant whose credential is the same keeps what it knows.
+// where none does: a tenant whose credential is the same keeps what it knows, and
+// if its files, by proofs, are the same too, whatever pause it is in.
 //
 // What can fail comes first and leaves the running snapshot as it is, but for
 // pools that it does not use; only then the tokens' sources are told.
-func (c *core) assemble(cfg *config.Config, before *parts) (*parts, error) {
-	p := &parts{core: c, config: cfg, accounts: make(map[string]token.Account, len(cfg.Tenants))}
+func (c *core) assemble(cfg *config.Config, proofs map[string]content, before *parts) (*parts, error) {
+	p := &parts{core: c, config: cfg, proofs: proofs, accounts: make(map[string]token.Account, len(cfg.Tenants))}
 	var err error
 	if p.catalog, err = policy.NewCatalog(cfg.Policy.Operations); err != nil {
 		return nil, err
@@ -78,6 +84,7 @@ func (c *core) assemble(cfg *config.Config, before *parts) (*parts, error) {
 		}
 		p.tenants = append(p.tenants, built)
 		account := accountOf(t, clouds[t.Cloud].Authority)
+		same[t.Name] = same[t.Name] && before.accounts[t.Name].Authority == account.Authority
 		if same[t.Name] {
 			account.Credential = before.accounts[t.Name].Credential
 		} else {
@@ -88,7 +95,7 @@ func (c *core) assemble(cfg *config.Config, before *parts) (*parts, error) {
 	if err := p.listen(); err != nil {
 		return nil, err
 	}
-	p.connect()
+	p.connect(before, same)
 	p.view = p.admin(clouds)
 	return p, nil
 }
@@ -96,14 +103,14 @@ func (c *core) assemble(cfg *config.Config, before *parts) (*parts, error) {
 // sameCredentials tells which tenants of a new configuration have the credential
 // that they had.
 func (p *parts) sameCredentials(cfg *config.Config) map[string]bool {
+	same := make(map[string]bool, len(cfg.Tenants))
 	if p == nil {
-		return nil
+		return same
 	}
 	old := make(map[string]config.Tenant, len(p.config.Tenants))
 	for _, t := range p.config.Tenants {
 		old[t.Name] = t
 	}
-	same := make(map[string]bool, len(cfg.Tenants))
 	for _, t := range cfg.Tenants {
 		o, ok := old[t.Name]
 		same[t.Name] = ok && o.ID == t.ID && o.Cloud == t.Cloud && reflect.DeepEqual(o.Credential, t.Credential)
@@ -193,15 +200,48 @@ func (p *parts) listen() error {
 }
 
 // connect gives every tenant the sources of its tokens. A live source serves the
-// running snapshot too, and learns here what is new about its account.
-func (p *parts) connect() {
+// running snapshot too, and learns here what is new about its account. One whose
+// account is the same as before is not told, for that would end the pause after a
+// failure: a reload that has nothing to do with it mends nothing.
+func (p *parts) connect(before *parts, same map[string]bool) {
+	known := make(map[string]proxy.Tenant)
+	if before != nil {
+		for _, t := range before.tenants {
+			known[t.Name] = t
+		}
+	}
 	for _, t := range p.tenants {
+		kept := same[t.Name] && p.proofs[t.Name] == before.proofs[t.Name]
 		for _, s := range services(t) {
 			u := t.Upstreams[s]
-			u.Token = p.tokens.Source(p.accounts[t.Name], u.Audience)
+			if was := known[t.Name].Upstreams[s]; kept && was != nil && was.Audience == u.Audience {
+				u.Token = was.Token
+			} else {
+				u.Token = p.tokens.Source(p.accounts[t.Name], u.Audience)
+			}
 			p.sources = append(p.sources, u.Token)
 		}
 	}
+}
+
+// proofsOf takes note of what the credentials of tenants are read from, by the
+// tenants' names.
+func proofsOf(cfg *config.Config) map[string]content {
+	folders, seen := make(map[string]string), make(map[string]content)
+	proofs := make(map[string]content, len(cfg.Tenants))
+	for _, t := range cfg.Tenants {
+		h := sha256.New()
+		for _, f := range t.Credential.Files() {
+			c, known := seen[f]
+			if !known {
+				c = glance(f, folders).read()
+				seen[f] = c
+			}
+			_, _ = h.Write(c[:])
+		}
+		proofs[t.Name] = content(h.Sum(nil))
+	}
+	return proofs
 }
 
 // keep forgets whatever no tenant of these parts uses.
@@ -216,9 +256,16 @@ func (p *parts) admin(clouds map[string]regions.Cloud) *admin.View {
 	for _, c := range p.clients {
 		v.Groups = append(v.Groups, admin.Group{Name: c.Name, Grants: c.Grants, Tenants: c.Tenants})
 	}
-	impaired := make(map[string][]string)
+	impaired, leftOut := make(map[string][]string), make(map[string][]string)
+	var lost []string
 	for _, i := range p.config.Impaired {
-		impaired[i.Tenant] = append(impaired[i.Tenant], i.Fault.String())
+		of := impaired
+		if i.LeftOut {
+			if of = leftOut; !slices.Contains(lost, i.Tenant) {
+				lost = append(lost, i.Tenant)
+			}
+		}
+		of[i.Tenant] = append(of[i.Tenant], i.Fault.String())
 	}
 	for _, t := range p.tenants {
 		account := p.accounts[t.Name]
@@ -240,6 +287,9 @@ func (p *parts) admin(clouds map[string]regions.Cloud) *admin.View {
 		}
 		v.Tenants = append(v.Tenants, row)
 	}
+	for _, name := range lost {
+		v.Tenants = append(v.Tenants, admin.Tenant{Name: name, Impaired: leftOut[name]})
+	}
 	if names := p.config.Admin.Clients; names != nil {
 		var groups []clients.Group
 		for _, c := range p.clients {
@@ -257,6 +307,11 @@ func (p *parts) admin(clouds map[string]regions.Cloud) *admin.View {
 // tenantNamed finds a tenant of the configuration; with an empty name the only
 // one there is. Its error is for whoever typed the name.
 func tenantNamed(cfg *config.Config, name string) (config.Tenant, error) {
+	for _, i := range cfg.Impaired {
+		if i.LeftOut && i.Tenant == name {
+			return config.Tenant{}, fmt.Errorf("tenant %s is left out, because its file is faulty: %v", name, i.Fault)
+		}
+	}
 	var all []string
 	for _, t := range cfg.Tenants {
 		if t.Name == name || name == "" && len(cfg.Tenants) == 1 {

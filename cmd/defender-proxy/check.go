@@ -108,7 +108,11 @@ func (p *parts) checkCredentials(only string) (impaired, notices []tenantWords) 
 	for _, i := range p.config.Impaired {
 		if only == "" || i.Tenant == only {
 			known[i.Tenant] = true
-			impaired = append(impaired, tenantWords{i.Tenant, i.Fault.String()})
+			words := tenantWords{i.Tenant, i.Fault.String()}
+			if i.LeftOut {
+				words.Message = "it is left out, because its file is faulty: " + words.Message
+			}
+			impaired = append(impaired, words)
 		}
 	}
 	for _, t := range p.config.Tenants {

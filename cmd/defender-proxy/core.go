@@ -60,7 +60,7 @@ func (c *cli) alone(cfg *config.Config, file string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	return core.assemble(cfg, nil)
+	return core.assemble(cfg, nil, nil)
 }
 
 // start runs what works in the background, the tokens and the probes, until ctx

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"os"
 	"reflect"
@@ -28,11 +29,24 @@ type service struct {
 	load    func() (*config.Config, error)
 	now     atomic.Pointer[parts]
 	warming sync.WaitGroup
+	// begun says that a run of warm has ended by itself: every tenant's first token
+	// has come or failed.
+	begun atomic.Bool
+
+	// mu guards asked, the reload that has not begun yet and that all who ask for one
+	// share; nil where there is none.
+	mu    sync.Mutex
+	asked *attempt
 
 	// turn is held by the reload that is under way; a channel, so that whoever waits
 	// for it can leave. It guards what follows.
 	turn  chan struct{}
 	watch watcher
+	// read is the configuration that was put into force last, as it stands in its
+	// files.
+	read *config.Config
+	// cool ends the last run of warm.
+	cool context.CancelFunc
 	// refused are the faults of the last attempt, empty after a success; sulking
 	// counts the polls since.
 	refused string
@@ -63,24 +77,9 @@ func (s *service) handler(i int) http.Handler {
 	})
 }
 
-// reload reads the configuration anew, as admin.Reload says. because is for the
-// log.
-func (s *service) reload(ctx context.Context, because string) (*admin.Reloaded, error) {
-	select {
-	case s.turn <- struct{}{}:
-		defer func() { <-s.turn }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if err := errors.Join(ctx.Err(), s.ctx.Err()); err != nil {
-		return nil, err
-	}
-	s.watch.act()
-	return s.replace(because, false)
-}
-
 // replace puts a new snapshot in the place of the one in force, or leaves that as
-// it is. The turn is held. quietly does not repeat faults that were told.
+// it is, also where nothing has changed. The turn is held. quietly does not repeat
+// faults that were told.
 func (s *service) replace(because string, quietly bool) (*admin.Reloaded, error) {
 	begun := time.Now()
 	old := s.now.Load()
@@ -89,8 +88,10 @@ func (s *service) replace(because string, quietly bool) (*admin.Reloaded, error)
 	cfg, err := s.load()
 	if err == nil {
 		var held *config.Config
-		held, keys = s.started.hold(cfg)
-		if next, err = s.assemble(held, old); err != nil {
+		held, keys = s.started.hold(cfg, old.config)
+		if proofs := proofsOf(cfg); reflect.DeepEqual(cfg, s.read) && maps.Equal(proofs, old.proofs) {
+			next = old
+		} else if next, err = s.assemble(held, proofs, old); err != nil {
 			s.monitor.Keep(old.pools)
 		}
 	}
@@ -105,9 +106,17 @@ func (s *service) replace(because string, quietly bool) (*admin.Reloaded, error)
 		return nil, faulty
 	}
 	s.refused = ""
-	s.now.Store(next)
-	s.retire(old, next)
-	s.warm(next)
+	if next != old {
+		if old.answered() {
+			s.begun.Store(true)
+		}
+		// A request that began before finishes with what it was granted then, even a
+		// write whose body is still on its way.
+		s.now.Store(next)
+		s.read = cfg
+		s.retire(old, next)
+		s.warm(next)
+	}
 	s.watchFiles(cfg, begun)
 	s.metrics.ConfigRead(true, begun)
 	done := changes(old.config, next.config)
@@ -120,9 +129,9 @@ func (s *service) replace(because string, quietly bool) (*admin.Reloaded, error)
 // that no later one uses are forgotten.
 const retirement = time.Second
 
-// retire forgets what only the old snapshot used. Requests that began with it may
-// still want its tokens, for the moment between the decision and the sending, so
-// they get a moment.
+// retire forgets what only the old snapshot used. Requests that began with it and
+// still wait for their first token would go without, so they get a moment; those
+// that have one finish with it.
 func (s *service) retire(old, next *parts) {
 	kept := make(map[*token.Source]bool, len(next.sources))
 	for _, source := range next.sources {
@@ -254,11 +263,14 @@ func (s *service) poll() {
 	case <-s.ctx.Done():
 		return
 	}
-	changed := s.watch.poll()
+	changed, restless := s.watch.poll()
+	const most = 5
+	if len(restless) > 0 {
+		s.log.Warn().Strs("files", restless[:min(len(restless), most)]).Msg("files of the configuration change at each look; they are read as they are now")
+	}
 	switch {
 	case len(changed) > 0:
 		s.watch.act()
-		const most = 5
 		because := "change of " + strings.Join(changed[:min(len(changed), most)], ", ")
 		_, _ = s.replace(because, true)
 	case s.refused != "":

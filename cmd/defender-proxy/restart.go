@@ -36,15 +36,18 @@ func contentOf(file string) content { return glance(file, make(map[string]string
 
 // hold gives next with whatever cannot change put back to what the process was
 // started with, and the keys for which that made a difference. The listeners are
-// those that are bound, in their order.
-func (s initial) hold(next *config.Config) (held *config.Config, keys []string) {
+// those that are bound, in their order, as in inForce, which is what was held last.
+//
+// Who may use an address that next does not have any more is held against what is
+// in force, never against the start: what a reload narrowed stays narrow. The
+// listener that next has instead narrows it further.
+func (s initial) hold(next, inForce *config.Config) (held *config.Config, keys []string) {
 	c := *next
 	h := holder{}
-	c.Listeners = s.listeners(next, &h)
+	c.Listeners = s.listeners(next, inForce, &h)
 	if c.Admin.Address != s.Admin.Address {
-		// The groups go with the address: on loopback there may be none.
 		h.keys = append(h.keys, "admin.address")
-		c.Admin = s.Admin
+		c.Admin = config.Admin{Address: s.Admin.Address, Clients: narrower(inForce.Admin.Clients, c.Admin.Clients)}
 	}
 	hold(&h, "regions.probe_interval", &c.Regions.ProbeInterval, s.Regions.ProbeInterval)
 	hold(&h, "regions.switch_margin", &c.Regions.SwitchMargin, s.Regions.SwitchMargin)
@@ -76,18 +79,17 @@ func hold[T comparable](h *holder, key string, value *T, started T) {
 
 // listeners gives those that are bound, with what next says of them: the first
 // that has the address, where several are alike in that.
-func (s initial) listeners(next *config.Config, h *holder) []config.Listener {
+func (s initial) listeners(next, inForce *config.Config, h *holder) []config.Listener {
 	taken := make([]bool, len(next.Listeners))
-	var all []config.Listener
-	gone := false
-	for _, bound := range s.Listeners {
-		i := slices.IndexFunc(next.Listeners, func(l config.Listener) bool { return l.Address == bound.Address })
-		for i >= 0 && i < len(taken) && (taken[i] || next.Listeners[i].Address != bound.Address) {
+	all := slices.Clone(inForce.Listeners)
+	var orphans []int
+	for place, bound := range s.Listeners {
+		i := 0
+		for i < len(taken) && (taken[i] || next.Listeners[i].Address != bound.Address) {
 			i++
 		}
-		if i < 0 || i == len(taken) {
-			gone = true
-			all = append(all, orphan(bound, next))
+		if i == len(taken) {
+			orphans = append(orphans, place)
 			continue
 		}
 		taken[i] = true
@@ -96,30 +98,71 @@ func (s initial) listeners(next *config.Config, h *holder) []config.Listener {
 			h.keys = append(h.keys, fmt.Sprintf("listeners[%d].tls", i))
 			l.TLS = bound.TLS
 		}
-		all = append(all, l)
+		all[place] = l
 	}
+	var newcomers []config.Listener
 	for i, t := range taken {
 		if !t {
 			h.keys = append(h.keys, fmt.Sprintf("listeners[%d].address", i))
+			newcomers = append(newcomers, next.Listeners[i])
 		}
 	}
-	if gone && !slices.Contains(taken, false) {
+	for i, place := range orphans {
+		var successor *config.Listener
+		if i < len(newcomers) {
+			successor = &newcomers[i]
+		}
+		all[place] = orphan(all[place], successor, next, inForce)
+	}
+	if len(orphans) > len(newcomers) {
 		h.keys = append(h.keys, "listeners")
 	}
 	return all
 }
 
 // orphan is a listener that is bound and not in the configuration any more. It
-// goes on as it was, for the groups that there still are; without its tenant,
-// requests would be for another one, so that then it admits nobody.
-func orphan(l config.Listener, next *config.Config) config.Listener {
-	if l.Clients != nil {
-		l.Clients = slices.DeleteFunc(slices.Clone(l.Clients), func(name string) bool {
-			return !slices.ContainsFunc(next.Clients, func(g config.ClientGroup) bool { return g.Name == name })
-		})
+// goes on as it is in force, for the groups that there still are and its
+// successor, if there is one, admits too; a group that comes later is none of
+// them. Without its tenant, requests would be for another one, so that then it
+// admits nobody.
+func orphan(l config.Listener, successor *config.Listener, next, inForce *config.Config) config.Listener {
+	if l.Clients == nil {
+		for _, g := range inForce.Clients {
+			l.Clients = append(l.Clients, g.Name)
+		}
+	}
+	there := []string{}
+	for _, g := range next.Clients {
+		there = append(there, g.Name)
+	}
+	l.Clients = narrower(l.Clients, there)
+	if successor != nil {
+		l.Clients = narrower(l.Clients, successor.Clients)
+		l.Hosts = slices.DeleteFunc(slices.Clone(l.Hosts), func(host string) bool { return !slices.Contains(successor.Hosts, host) })
+	}
+	if l.Tenant == "" && len(inForce.Tenants) == 1 {
+		l.Tenant = inForce.Tenants[0].Name // as requests that name none had it
 	}
 	if l.Tenant != "" && !slices.ContainsFunc(next.Tenants, func(t config.Tenant) bool { return t.Name == l.Tenant }) {
 		l.Tenant, l.Clients = "", []string{}
 	}
 	return l
+}
+
+// narrower gives the groups that both lists admit, where nil admits whoever
+// comes.
+func narrower(a, b []string) []string {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	}
+	both := []string{}
+	for _, name := range a {
+		if slices.Contains(b, name) {
+			both = append(both, name)
+		}
+	}
+	return both
 }

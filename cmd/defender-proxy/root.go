@@ -61,12 +61,12 @@ func configFlag(cmd *cobra.Command, file *string) {
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml") // for completion only
 }
 
-// load reads the configuration and tells its warnings.
+// load reads the configuration, without tenants whose own files are faulty.
 func (c *cli) load(file string) (*config.Config, error) {
 	if file == "" {
 		return nil, &usageError{fmt.Errorf("no configuration: say --config FILE, or run demo, which needs none")}
 	}
-	cfg, err := config.Load(file, c.env)
+	cfg, err := config.LoadPartly(file, c.env)
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,10 @@ where audit.file says, to standard output unless it says otherwise.
 
 The configuration is read again when one of its files has changed, on SIGHUP, and
 on POST /-/reload of the operator's listener. A faulty one is told in the log, and
-the one before it serves on.`,
+the one before it serves on; a tenant is taken out only when the whole is valid. At
+the start alone, a tenant whose own file in tenants_dir is faulty is left out.
+
+SIGHUP and POST /-/reload also open audit.file anew when it was moved away.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			lv, err := zerolog.ParseLevel(level)
@@ -97,13 +100,13 @@ func runProxy(ctx context.Context, r running) error {
 	if err != nil {
 		return err
 	}
-	p, err := core.assemble(r.config, nil)
+	p, err := core.assemble(r.config, proofsOf(r.config), nil)
 	if err != nil {
 		return err
 	}
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBackground()
-	s := &service{core: core, ctx: background, started: initialOf(r.config), load: r.load, turn: make(chan struct{}, 1)}
+	s := &service{core: core, ctx: background, started: initialOf(r.config), load: r.load, read: r.config, turn: make(chan struct{}, 1)}
 	s.now.Store(p)
 	s.metrics.ConfigRead(true, r.read)
 	servers, where, err := s.bind(ctx)
@@ -153,12 +156,25 @@ func runProxy(ctx context.Context, r running) error {
 	drain(servers, r.config.Limits.ShutdownTimeout, s.log)
 	serving.Wait()
 	stopBackground()
-	following.Wait()
-	s.turn <- struct{}{} // a reload that was cut off ends first, and none begins
-	s.warming.Wait()
-	wait()
+	ended := make(chan struct{})
+	go func() {
+		following.Wait()
+		s.turn <- struct{}{} // a reload that was cut off ends first, and none begins
+		s.warming.Wait()
+		wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(lastWait):
+		s.log.Warn().Stringer("patience", lastWait).Msg("what runs in the background has not ended, perhaps because a file of the configuration cannot be read to its end; it is cut off")
+	}
 	return err
 }
+
+// lastWait bounds the wait for what runs in the background. Its requests are cut
+// off, so that only a file system that hangs takes longer.
+const lastWait = 5 * time.Second
 
 // server is an http.Server with its listener.
 type server struct {
@@ -196,6 +212,7 @@ func (s *service) bind(ctx context.Context) (servers []*server, where addresses,
 	}
 	sources := admin.Sources{
 		View:    func() *admin.View { return s.now.Load().view },
+		Begun:   s.begun.Load,
 		Monitor: s.monitor, Metrics: s.metrics, Names: listen.NewNames(nil, false, ""),
 	}
 	if s.load != nil {

@@ -31,12 +31,12 @@ func newService(t *testing.T, text string) (*service, *bytes.Buffer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := core.assemble(cfg, nil)
+	p, err := core.assemble(cfg, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &service{core: core, ctx: ctx, started: initialOf(cfg), turn: make(chan struct{}, 1)}
+	s := &service{core: core, ctx: ctx, started: initialOf(cfg), read: cfg, turn: make(chan struct{}, 1)}
 	s.now.Store(p)
 	t.Cleanup(func() {
 		cancel()
@@ -180,13 +180,32 @@ func TestASnapshotThatFailsLeavesTheRunningOneAsItWas(t *testing.T) {
 	}
 }
 
+// Regions that no tenant goes to any more are not asked.
+func TestRegionsOfTheConfigurationBeforeAreForgotten(t *testing.T) {
+	text := "tenants:\n" + tenantText("contoso", 0, secretText)
+	s, _ := newService(t, strings.Replace(text, "name: contoso, ", "name: contoso, regions: {allow: [eu]}, ", 1))
+	next := parsed(t, strings.Replace(text, "name: contoso, ", "name: contoso, regions: {allow: [uk]}, ", 1))
+	s.load = func() (*config.Config, error) { return next, nil }
+	if _, err := s.reload(t.Context(), "test"); err != nil {
+		t.Fatal(err)
+	}
+	for _, st := range s.monitor.Snapshot() {
+		if st.Region == "eu" {
+			t.Errorf("region eu of %s is still known", st.Service)
+		}
+	}
+	if len(s.monitor.Snapshot()) == 0 {
+		t.Error("no region is known")
+	}
+}
+
 // What a credential knows of itself, such as which of two secrets works, outlasts
 // a reload that does not change it.
 func TestACredentialThatDidNotChangeIsKept(t *testing.T) {
 	text := "tenants:\n" + tenantText("contoso", 0, secretText) + tenantText("fabrikam", 1, secretText)
 	s, _ := newService(t, text)
 	before := s.now.Load()
-	after, err := s.assemble(parsed(t, strings.Replace(text, "name: fabrikam, ", "name: fabrikam, regions: {allow: [eu]}, ", 1)), before)
+	after, err := s.assemble(parsed(t, strings.Replace(text, "name: fabrikam, ", "name: fabrikam, regions: {allow: [eu]}, ", 1)), nil, before)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +214,7 @@ func TestACredentialThatDidNotChangeIsKept(t *testing.T) {
 			t.Errorf("%s has another credential", name)
 		}
 	}
-	changed, err := s.assemble(parsed(t, strings.Replace(text, "NO_SUCH", "OTHER", 1)), before)
+	changed, err := s.assemble(parsed(t, strings.Replace(text, "NO_SUCH", "OTHER", 1)), nil, before)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +274,7 @@ func TestACredentialThatCannotBeMadeFailsItsTenantAlone(t *testing.T) {
 	s, _ := newService(t, "tenants:\n"+tenantText("contoso", 0, secretText))
 	cfg := parsed(t, "tenants:\n"+tenantText("contoso", 0, secretText)+tenantText("fabrikam", 1, secretText))
 	cfg.Tenants[1].Credential.ClientSecret = config.Secret{KeyVault: "https://vault.example/not-a-secret"}
-	p, err := s.assemble(cfg, s.now.Load())
+	p, err := s.assemble(cfg, nil, s.now.Load())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +303,7 @@ func BenchmarkAssemble(b *testing.B) {
 	}
 	var p *parts
 	for b.Loop() {
-		if p, err = core.assemble(cfg, p); err != nil {
+		if p, err = core.assemble(cfg, nil, p); err != nil {
 			b.Fatal(err)
 		}
 	}

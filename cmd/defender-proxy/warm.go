@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"defender-proxy/internal/token"
@@ -19,25 +22,47 @@ const warmers = 4
 // is told by the engine's log and by readiness.
 //
 // The tenants of each authority have goroutines of their own, so that one that
-// hangs keeps no other waiting.
+// hangs keeps no other waiting. The run before ends: whom it still waited for this
+// one asks again, and what it held of its snapshot is let go. The turn is held, or
+// nobody reloads yet.
 func (s *service) warm(p *parts) {
+	if s.cool != nil {
+		s.cool()
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	s.cool = cancel
 	cold := make(map[string][]func())
 	for _, t := range p.tenants {
 		if !usable(t) {
 			authority := p.accounts[t.Name].Authority
-			cold[authority] = append(cold[authority], func() { s.first(p, t) })
+			cold[authority] = append(cold[authority], func() { p.first(ctx, t) })
 		}
 	}
+	var asking sync.WaitGroup
 	for _, jobs := range cold {
 		var next atomic.Int64
 		for range min(len(jobs), warmers*max(1, p.config.Limits.TokenConcurrency)) {
-			s.warming.Go(func() {
-				for i := next.Add(1) - 1; i < int64(len(jobs)) && s.ctx.Err() == nil; i = next.Add(1) - 1 {
+			asking.Go(func() {
+				for i := next.Add(1) - 1; i < int64(len(jobs)) && ctx.Err() == nil; i = next.Add(1) - 1 {
 					jobs[i]()
 				}
 			})
 		}
 	}
+	s.warming.Go(func() {
+		asking.Wait()
+		if ctx.Err() == nil || p.answered() {
+			s.begun.Store(true)
+		}
+		cancel()
+	})
+}
+
+// answered reports whether each tenant's first token has come or failed.
+func (p *parts) answered() bool {
+	return !slices.ContainsFunc(p.tenants, func(t proxy.Tenant) bool {
+		return !slices.ContainsFunc(services(t), func(s policy.Service) bool { return t.Upstreams[s].Token.State().Fetches > 0 })
+	})
 }
 
 // usable reports whether a token came for any service of the tenant and the last
@@ -54,9 +79,9 @@ func usable(t proxy.Tenant) bool {
 // first asks for a tenant's first token: that of the first service that anybody
 // is granted, and of the next one while Entra ID says only that this service is
 // not consented to.
-func (s *service) first(p *parts, t proxy.Tenant) {
+func (p *parts) first(ctx context.Context, t proxy.Tenant) {
 	for _, service := range p.wanted(t) {
-		_, err := t.Upstreams[service].Token.Bearer(s.ctx)
+		_, err := t.Upstreams[service].Token.Bearer(ctx)
 		var failure *token.Error
 		if !errors.As(err, &failure) || !ofOneService(failure.AADSTS) {
 			return

@@ -37,6 +37,9 @@ type watcher struct {
 	// acted is the content that was acted on last, whether that worked or not. A
 	// file that is not in it counts as changed.
 	acted map[string]content
+	// unsettled counts the polls that found a file other than it was acted on and
+	// other than the one before.
+	unsettled map[string]int
 }
 
 // content stands for what a file or folder holds, or why that cannot be told.
@@ -156,33 +159,38 @@ func (s sight) read() content {
 	return content(h.Sum(nil))
 }
 
+// leftInPeace is how many polls a file that changes at each look is left in peace.
+const leftInPeace = 10
+
 // poll looks at the files and gives those whose content is not the one that was
-// acted on, once two looks in a row found the same: a file that is being written
-// is left in peace.
-func (w *watcher) poll() (changed []string) {
+// acted on, each once two looks in a row found the same in it: a file that is
+// being written is left in peace, for leftInPeace polls, and holds up no other. Those
+// that were still changing then are restless, and among the changed.
+func (w *watcher) poll() (changed, restless []string) {
 	found := w.look(w.files)
-	settled := len(found) == len(w.seen)
 	for f, s := range found {
-		old, ok := w.seen[f]
-		settled = settled && ok && s.same(old) && s.content == old.content
+		if was, ok := w.acted[f]; ok && was == s.content {
+			delete(w.unsettled, f)
+			continue
+		}
+		if old, ok := w.seen[f]; !ok || s.content != old.content {
+			if w.unsettled[f]++; w.unsettled[f] < leftInPeace {
+				continue
+			}
+			restless = append(restless, f)
+		}
+		changed = append(changed, f)
 	}
 	w.seen = found
-	if !settled {
-		return nil
-	}
-	for f, s := range found {
-		if was, ok := w.acted[f]; !ok || was != s.content {
-			changed = append(changed, f)
-		}
-	}
 	slices.Sort(changed)
-	return changed
+	slices.Sort(restless)
+	return changed, restless
 }
 
 // act notes that what the files hold now is about to be acted on. What changes
 // later is told by poll.
 func (w *watcher) act() {
-	w.seen = w.look(w.files)
+	w.seen, w.unsettled = w.look(w.files), make(map[string]int)
 	w.acted = make(map[string]content, len(w.seen))
 	for f, s := range w.seen {
 		w.acted[f] = s.content
@@ -194,7 +202,7 @@ func (w *watcher) act() {
 func (w *watcher) watch(files []string, since time.Time) {
 	w.files = files
 	old := w.acted
-	w.seen = w.look(files)
+	w.seen, w.unsettled = w.look(files), make(map[string]int)
 	w.acted = make(map[string]content, len(files))
 	for f, s := range w.seen {
 		if was, ok := old[f]; ok {

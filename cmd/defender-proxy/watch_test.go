@@ -80,7 +80,8 @@ func (f *folder) polls(times int, want ...string) {
 	f.t.Helper()
 	for i := range times {
 		var got []string
-		for _, p := range f.w.poll() {
+		changed, _ := f.w.poll()
+		for _, p := range changed {
 			got = append(got, strings.TrimPrefix(p, f.dir+string(filepath.Separator)))
 		}
 		switch {
@@ -281,4 +282,32 @@ func BenchmarkLook(b *testing.B) {
 	for b.Loop() {
 		w.poll()
 	}
+}
+
+// A file that is touched or rewritten without end holds up no other.
+func TestOneFileThatDoesNotSettleHoldsUpNoOther(t *testing.T) {
+	f := newFolder(t, "a.yaml", "b.secret")
+	for range 3 * leftInPeace {
+		f.touch("b.secret")
+		f.polls(1)
+	}
+	f.write("a.yaml", "second")
+	f.touch("b.secret")
+	f.polls(1)
+	f.write("b.secret", "half of")
+	f.polls(1, "a.yaml")
+	f.w.act()
+
+	// What is never twice the same is read all the same at last, again and again.
+	for range 2 {
+		for i := range leftInPeace {
+			f.write("b.secret", fmt.Sprint(f.now))
+			changed, restless := f.w.poll()
+			if last := i == leftInPeace-1; last != (len(changed) == 1) || last != (len(restless) == 1) {
+				t.Fatalf("poll %d tells of %q, restless %q", i+1, changed, restless)
+			}
+		}
+		f.w.act()
+	}
+	f.polls(3)
 }

@@ -16,7 +16,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -30,7 +29,11 @@ import (
 type Sources struct {
 	// View gives the configuration that is in force. It is called for each request,
 	// concurrently, and returns at once; what it gives does not change any more.
-	View    func() *View
+	View func() *View
+	// Begun reports whether the first tokens of all tenants that there were at the
+	// start have come or failed. It is called concurrently. Nil says no: then the
+	// proxy is ready only when no tenant waits for its first token.
+	Begun   func() bool
 	Monitor *regions.Monitor
 	Metrics *Metrics
 	// Names are what the listener may be called.
@@ -41,11 +44,7 @@ type Sources struct {
 }
 
 // pages are the handlers of the admin listener.
-type pages struct {
-	Sources
-	// begun says that every tenant's first token has once come or failed.
-	begun atomic.Bool
-}
+type pages struct{ Sources }
 
 // New makes the handler of the admin listener. It is safe for concurrent use.
 // Metrics may serve one handler only.
@@ -56,7 +55,7 @@ func New(s Sources) (http.Handler, error) {
 	if err := s.Metrics.registry.Register(state{s}); err != nil {
 		return nil, fmt.Errorf("admin: register metrics: %w", err)
 	}
-	p := &pages{Sources: s}
+	p := &pages{s}
 	r := mux.NewRouter().SkipClean(true).UseEncodedPath()
 	add := func(path string, page http.Handler, methods ...string) {
 		r.Path(path).Handler(only(methods, page))

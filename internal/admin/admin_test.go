@@ -47,6 +47,7 @@ type side struct {
 	view         *View
 	health       token.Health
 	asked        int // for tokens
+	begun        bool
 }
 
 const (
@@ -81,7 +82,7 @@ func newSide(t *testing.T, change func(*side, *Sources)) *side {
 	}
 	s.engine = token.New(token.Options{Transport: transport, Log: zerolog.Nop()})
 	s.view = &View{Tenants: []Tenant{s.tenant("contoso")}}
-	sources := Sources{View: s.current, Monitor: s.monitor, Metrics: s.metrics, Names: listen.NewNames(nil, false, "")}
+	sources := Sources{View: s.current, Begun: s.hasBegun, Monitor: s.monitor, Metrics: s.metrics, Names: listen.NewNames(nil, false, "")}
 	if change != nil {
 		change(s, &sources)
 	}
@@ -149,6 +150,12 @@ func (s *side) current() *View {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.view
+}
+
+func (s *side) hasBegun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begun
 }
 
 // with changes the side.

@@ -58,11 +58,8 @@ func (p *pages) ready(w http.ResponseWriter, _ *http.Request) {
 		}
 	}
 	out.Counts.Tenants = len(view.Tenants)
-	if out.Counts.Waiting == 0 {
-		p.begun.Store(true)
-	}
 	switch {
-	case !p.begun.Load():
+	case out.Counts.Waiting > 0 && (p.Begun == nil || !p.Begun()):
 		out.Reason = fmt.Sprintf("The first tokens of %d of %d tenants have not come yet.", out.Counts.Waiting, out.Counts.Tenants)
 	case out.Counts.Ready == 0:
 		out.Reason = "No tenant can be served."
@@ -80,6 +77,9 @@ func (p *pages) ready(w http.ResponseWriter, _ *http.Request) {
 // readiness tells of the first service that can be used, or why none can.
 func (t Tenant) readiness() readyRow {
 	row := readyRow{Tenant: t.Name, Reason: "no service can be reached in the tenant's cloud and regions"}
+	if len(t.Access) == 0 && len(t.Impaired) > 0 {
+		row.Reason = "the tenant is left out, because its file is faulty: " + t.Impaired[0]
+	}
 	told := false // the reason of an access whose token was asked for
 	for i, a := range t.Access {
 		reason, waiting := a.standing(a.Token.State())

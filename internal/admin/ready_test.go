@@ -77,12 +77,18 @@ func TestATenantThatFailsStopsNobodyElse(t *testing.T) {
 	}
 }
 
+// That the start is over is serve's to say: it does not depend on whether anybody
+// asked in the meantime.
 func TestATenantThatCameWithAReloadMakesNobodyUnready(t *testing.T) {
 	s := newSide(t, nil)
 	s.warm()
 	s.readiness(200)
 	more := s.tenant("fabrikam")
 	s.with(func(s *side) { s.view = &View{Tenants: append([]Tenant{more}, s.view.Tenants...)} })
+	if v := s.readiness(503); v.Counts.Waiting != 1 || v.Counts.Ready != 1 {
+		t.Errorf("before the start is over: %+v", v)
+	}
+	s.with(func(s *side) { s.begun = true })
 	if v := s.readiness(200); v.Counts.Waiting != 1 || v.Counts.Ready != 1 || v.Tenants[0].Ready {
 		t.Errorf("got %+v", v)
 	}
@@ -106,6 +112,15 @@ func TestReadinessAsksForNoToken(t *testing.T) {
 func TestAProxyWithoutTenantsIsNotReady(t *testing.T) {
 	s := newSide(t, func(s *side, _ *Sources) { s.view = &View{} })
 	if w := s.get("/-/ready"); w.Code != 503 {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	s = newSide(t, func(s *side, _ *Sources) {
+		s.view = &View{Tenants: []Tenant{{Name: "lost", Impaired: []string{"lost.yaml:1:1: id: is missing"}}}}
+	})
+	if w := s.get("/-/ready"); w.Code != 503 || !strings.Contains(w.Body.String(), "left out, because its file is faulty: lost.yaml:1:1: id: is missing") {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	if w := s.get("/-/tenants?tenant=lost"); w.Code != 200 || !strings.Contains(w.Body.String(), `"impaired":["lost.yaml:1:1: id: is missing"]`) {
 		t.Errorf("got %d %s", w.Code, w.Body)
 	}
 	s = newSide(t, func(s *side, _ *Sources) { s.view = &View{Tenants: []Tenant{{Name: "lonely"}}} })

@@ -15,8 +15,8 @@ import (
 // holds no token and no secret.
 type TenantReport struct {
 	Name     string `json:"name"`
-	ID       string `json:"id"`
-	Cloud    string `json:"cloud"`
+	ID       string `json:"id,omitempty"`    // empty for a tenant that is left out, as is
+	Cloud    string `json:"cloud,omitempty"` // the cloud
 	ClientID string `json:"client_id,omitempty"`
 	// Credential is what is known of the proof since it was read last.
 	Credential CredentialReport `json:"credential"`

@@ -40,7 +40,7 @@ type Tenant struct {
 	// there is none.
 	ConsentURL string
 	// Impaired is what was wrong with the tenant's credential when the
-	// configuration was read.
+	// configuration was read, or with its file, and then it has nothing but its name.
 	Impaired []string
 	// Access is by service. The tenant is ready when one of them is.
 	Access []Access

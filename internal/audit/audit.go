@@ -64,7 +64,8 @@ type Record struct {
 type Log struct {
 	mu sync.Mutex // held while a line is written, so that lines stay whole
 	w  io.Writer
-	c  io.Closer
+	// file is what Open opened, which w is then; nil where it opened none.
+	file *os.File
 }
 
 // New makes a Log that writes lines to w, one Write call each.
@@ -79,19 +80,59 @@ func Open(name string, stdout, stderr io.Writer) (*Log, error) {
 	case "stderr":
 		return New(stderr), nil
 	}
+	f, err := appendTo(name)
+	if err != nil {
+		return nil, err
+	}
+	return &Log{w: f, file: f}, nil
+}
+
+func appendTo(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open audit.file: %w", err)
 	}
-	return &Log{w: f, c: f}, nil
+	return f, nil
 }
 
-// Close closes the file that Open opened.
+// Reopen opens the path of audit.file again where it no longer leads to the file
+// that is open, because that was moved or deleted, and reports whether it did.
+// Every record is whole in one file or the other. After an error records go on
+// into the file that is open.
+func (l *Log) Reopen() (again bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return false, nil
+	}
+	open, err := l.file.Stat()
+	if err != nil {
+		return false, fmt.Errorf("look at audit.file: %w", err)
+	}
+	there, err := os.Stat(l.file.Name())
+	switch {
+	case err == nil && os.SameFile(open, there):
+		return false, nil
+	case err != nil && !os.IsNotExist(err):
+		return false, fmt.Errorf("look at audit.file: %w", err)
+	}
+	f, err := appendTo(l.file.Name())
+	if err != nil {
+		return false, err
+	}
+	_ = l.file.Close() // each record is in it whole already
+	l.w, l.file = f, f
+	return true, nil
+}
+
+// Close closes the file that is open, if there is one.
 func (l *Log) Close() error {
-	if l.c == nil {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
 		return nil
 	}
-	return l.c.Close()
+	return l.file.Close()
 }
 
 var lines = sync.Pool{New: func() any { return new(bytes.Buffer) }}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -147,5 +148,71 @@ func BenchmarkWrite(b *testing.B) {
 		if err := log.Write(&r); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// logrotate moves the file away and sends SIGHUP.
+func TestAFileThatWasMovedAwayIsOpenedAnew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	l, err := Open(path, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	write := func(id string) {
+		t.Helper()
+		if err := l.Write(&Record{Event: Request, ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reopen := func(want bool) {
+		t.Helper()
+		if again, err := l.Reopen(); again != want || err != nil {
+			t.Fatalf("opened again: %v, %v; want %v", again, err, want)
+		}
+	}
+	holds := func(path string, ids ...string) {
+		t.Helper()
+		text, err := os.ReadFile(path)
+		if err != nil || strings.Count(string(text), "\n") != len(ids) {
+			t.Fatalf("%s: %q, %v; want records %q", path, text, err, ids)
+		}
+		for _, id := range ids {
+			if !strings.Contains(string(text), `"request_id":"`+id+`"`) {
+				t.Errorf("%s does not hold %s: %s", path, id, text)
+			}
+		}
+	}
+	write("1")
+	reopen(false)
+	write("2")
+	if runtime.GOOS == "windows" {
+		return // where an open file cannot be moved
+	}
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	write("3") // until somebody says so
+	reopen(true)
+	reopen(false)
+	write("4")
+	holds(path+".1", "1", "2", "3")
+	holds(path, "4")
+
+	// Where it cannot be opened, records go on into the file that is open.
+	if err := os.Rename(path, path+".2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := l.Reopen(); again || err == nil {
+		t.Errorf("a folder in its place: %v, %v", again, err)
+	}
+	write("5")
+	holds(path+".2", "4", "5")
+
+	if again, err := New(io.Discard).Reopen(); again || err != nil {
+		t.Errorf("standard output: %v, %v", again, err)
 	}
 }

@@ -85,7 +85,8 @@ type Config struct {
 
 	// Impaired is what keeps single tenants from getting tokens while the others
 	// go on: files and variables of their credentials, as they were when the
-	// configuration was read. In the order of Tenants.
+	// configuration was read. In the order of Tenants; behind them the tenants that
+	// LoadPartly left out, each with all its faults.
 	Impaired []Impairment `yaml:"-"`
 
 	// sources are the files and folders that the configuration was read from.

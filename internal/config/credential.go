@@ -89,8 +89,8 @@ type User struct {
 	// this machine), or password, which sign-in with a second factor refuses.
 	Flow string `yaml:"flow" oneof:"device_code authorization_code password" required:"device_code, authorization_code or password"`
 
-	// The user's name, such as analyst@contoso.com. Required for password; for the
-	// others it is a hint, default none.
+	// The user's name, such as analyst@contoso.com. Required for password; with the
+	// others a sign-in of anybody else is refused, default none.
 	Username string `yaml:"username"`
 
 	// The user's password, for the flow password alone: the name of an environment
@@ -101,8 +101,8 @@ type User struct {
 	// Not for the flow password, required for the others.
 	TokenStore string `yaml:"token_store" kind:"path"`
 
-	// The file of the key that encrypts token_store; the command login makes it.
-	// Default: a key in the operating system's keyring.
+	// The file of the key that encrypts token_store, best on another disk; the
+	// command login makes it. Default: a key in the operating system's keyring.
 	KeyFile string `yaml:"key_file" kind:"path"`
 }
 

@@ -130,7 +130,7 @@ func (d *decoder) decodeStruct(n *yaml.Node, path string, v reflect.Value) {
 			keys = append(keys, key)
 		}
 	}
-	d.eachKey(n, path, func(key string, at mark, value *yaml.Node) {
+	d.eachKey(n, path, secret, func(key string, at mark, value *yaml.Node) {
 		child := join(path, key)
 		i, known := fields[key]
 		if !known && !unbuiltKey(child) {
@@ -161,7 +161,7 @@ func (d *decoder) decodeStruct(n *yaml.Node, path string, v reflect.Value) {
 
 func (d *decoder) decodeMap(n *yaml.Node, path string, v reflect.Value, r rules) {
 	fresh := reflect.MakeMap(v.Type())
-	d.eachKey(n, path, func(key string, at mark, value *yaml.Node) {
+	d.eachKey(n, path, false, func(key string, at mark, value *yaml.Node) {
 		child := join(path, key)
 		d.marks[child] = at
 		elem := reflect.New(v.Type().Elem()).Elem()
@@ -194,8 +194,8 @@ func (d *decoder) decodeList(n *yaml.Node, path string, v reflect.Value, r rules
 }
 
 // eachKey calls f for the keys of a mapping, and reports those that are no text
-// or given before.
-func (d *decoder) eachKey(n *yaml.Node, path string, f func(key string, at mark, value *yaml.Node)) {
+// or given before. The keys of a secret are not shown.
+func (d *decoder) eachKey(n *yaml.Node, path string, secret bool, f func(key string, at mark, value *yaml.Node)) {
 	first := make(map[string]int)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if d.full() {
@@ -208,6 +208,9 @@ func (d *decoder) eachKey(n *yaml.Node, path string, f func(key string, at mark,
 			continue // refused already
 		case k.Kind != yaml.ScalarNode || k.Value == "":
 			d.faultAt(at, path, "a key must be a word")
+			continue
+		case first[k.Value] > 0 && secret:
+			d.faultAt(at, path, "has a key twice that is not shown, because it may be the secret; first in line %d", first[k.Value])
 			continue
 		case first[k.Value] > 0:
 			d.faultAt(at, join(path, k.Value), "is given twice; first in line %d", first[k.Value])

@@ -133,7 +133,7 @@ func (r *report) syntax(data []byte, err error) {
 	if m := yamlAnchor.FindStringSubmatch(text); m != nil {
 		// The parser does not say where; aliases are refused in any case.
 		before, _, _ := bytes.Cut(data, []byte("*"+m[1]))
-		r.faultAt(r.line(1+bytes.Count(before, []byte("\n"))), "", "the alias %s is not allowed; write the value out, in quotes if it begins with *", quote("*"+m[1]))
+		r.faultAt(r.line(1+bytes.Count(before, []byte("\n"))), "", "an alias (*) is not allowed; write the value out, in quotes if it begins with *")
 		return
 	}
 	lines := bytes.Split(data, []byte("\n"))
@@ -146,16 +146,17 @@ func (r *report) syntax(data []byte, err error) {
 }
 
 // refuseTricks refuses what makes YAML mean something else than it shows.
-// Aliases also make small files large.
+// Aliases also make small files large. Their names are not shown: what stands
+// where a secret was meant to be may be the secret.
 func (r *report) refuseTricks(n *yaml.Node) {
 	here := r.here(n)
 	switch {
 	case n.Kind == yaml.AliasNode:
-		r.faultAt(here, "", "aliases (*%s) are not allowed; write the value out", shortKey(n.Value))
+		r.faultAt(here, "", "aliases (*) are not allowed; write the value out, in quotes if it begins with *")
 	case n.Anchor != "":
-		r.faultAt(here, "", "anchors (&%s) are not allowed; write the value out where it is needed", shortKey(n.Anchor))
+		r.faultAt(here, "", "anchors (&) are not allowed; write the value out where it is needed, in quotes if it begins with &")
 	case n.Style&yaml.TaggedStyle != 0:
-		r.faultAt(here, "", "tags (%s) are not allowed", shortKey(n.Tag))
+		r.faultAt(here, "", "tags (!) are not allowed; write the value in quotes if it begins with !")
 	}
 	for i, c := range n.Content {
 		if n.Kind == yaml.MappingNode && i%2 == 0 && c.Tag == "!!merge" {

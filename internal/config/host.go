@@ -67,12 +67,14 @@ func parseVaultURL(text string) (value, reason string) {
 	if err != nil || u.Host == "" || u.Opaque != "" {
 		return "", "is not the URL of a secret such as https://NAME.vault.azure.net/secrets/NAME"
 	}
-	host, ok := parseHost(u.Host)
+	host, ok := parseHost(strings.TrimSuffix(u.Host, ":443"))
 	switch path := strings.TrimSuffix(u.EscapedPath(), "/"); {
 	case u.Scheme != "https":
 		return "", "does not begin with https://; a vault is asked over TLS only"
 	case !ok:
 		return "", "has a host that is neither a name nor an address, or a port that is none"
+	case u.Port() != "" && u.Port() != "443":
+		return "", "has a port; a vault is asked at 443, leave it out"
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(text, "#"):
 		return "", "has a user, query or fragment; leave it out"
 	case !vaultPath.MatchString(path):

@@ -1,6 +1,9 @@
 package config
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // The kinds of proof of a credential. A tenant that names one of them takes none
 // of those in tenant_defaults.
@@ -42,7 +45,32 @@ func (v *validator) inherit(key string, t *Tenant) {
 			share.take()
 		}
 	}
+	v.strangeSecret(key, t)
 	if v.given(defaultsKey+".credential") && !v.given(key+".credential") {
 		v.from[key+".credential"] = defaultsKey + ".credential"
+	}
+}
+
+// strangeSecret warns of a tenant that takes a secret from tenant_defaults for
+// another application, or sends it to another authority, than the one that it was
+// made for there.
+func (v *validator) strangeSecret(key string, t *Tenant) {
+	i := slices.IndexFunc([]string{"client_secret", "next_client_secret", "certificate", "user"}, func(kind string) bool {
+		_, taken := v.from[key+".credential."+kind]
+		return taken && (kind != "user" || t.Credential.User != nil && t.Credential.User.Password != Secret{})
+	})
+	if i < 0 {
+		return
+	}
+	what := []string{"client_secret", "next_client_secret", "certificate", "user.password"}[i]
+	d := &v.c.TenantDefaults
+	if own := key + ".credential.client_id"; v.given(own) && d.Credential.ClientID != "" && t.Credential.ClientID != d.Credential.ClientID {
+		v.warn(own, "is another application than that of %s, whose %s the tenant takes; give the tenant its own", defaultsKey, what)
+	}
+	if own := key + ".cloud"; v.given(own) {
+		theirs, known := v.c.Cloud(cmp.Or(d.Cloud, "commercial"))
+		if ours, ok := v.c.Cloud(t.Cloud); ok && known && ours.Authority != theirs.Authority {
+			v.warn(own, "has another authority than the cloud of %s, whose %s the tenant takes and sends there; give the tenant its own, or name the cloud there", defaultsKey, what)
+		}
 	}
 }

@@ -36,13 +36,16 @@ type report struct {
 	from     map[string]string // keys of tenants whose value is that of a key of tenant_defaults
 	faults   Faults
 	warnings Faults
+	// files are those of the faults that lie within one tenant's own file, by its
+	// path.
+	files map[string]Faults
 }
 
 func newReport(file string) *report {
 	return &report{
 		file:  file,
 		marks: make(map[string]mark), env: make(map[string]bool), bad: make(map[string]bool),
-		meant: make(map[string]bool), from: make(map[string]string),
+		meant: make(map[string]bool), from: make(map[string]string), files: make(map[string]Faults),
 	}
 }
 
@@ -119,14 +122,28 @@ func (r *report) fault(key, format string, args ...any) {
 	r.faultAt(r.at(key), key, format, args...)
 }
 
+// clash is a fault between two keys that may stand in two files.
+func (r *report) clash(key, format string, args ...any) {
+	r.add(r.at(key), key, fmt.Sprintf(format, args...))
+}
+
 func (r *report) faultAt(m mark, key, format string, args ...any) {
+	if f := r.add(m, key, fmt.Sprintf(format, args...)); m.file != "" && f.Message != "" {
+		r.files[m.file] = append(r.files[m.file], f)
+	}
+}
+
+// add gives the fault as it is told; the zero value where there are too many.
+func (r *report) add(m mark, key, message string) (f Fault) {
 	around(key, func(outer string) { r.bad[outer] = true })
 	switch n := len(r.faults); {
 	case n < maxFaults:
-		r.faults = append(r.faults, r.made(m, key, fmt.Sprintf(format, args...)))
+		f = r.made(m, key, message)
+		r.faults = append(r.faults, f)
 	case n == maxFaults:
 		r.faults = append(r.faults, Fault{File: r.file, Message: fmt.Sprintf("there are more faults than the %d told here", maxFaults)})
 	}
+	return f
 }
 
 // missing tells that a key is needed, unless a misspelt one was meant to be it.

@@ -80,20 +80,34 @@ func (s Secret) String() string {
 	return "no secret"
 }
 
-// readFile reads a regular file of at most limit bytes. Its errors name the
-// path and nothing of the content.
-func readFile(path string, limit int64) ([]byte, fs.FileMode, error) {
+// errNoFile is about what is there and is no file.
+var errNoFile = errors.New("it is not a regular file")
+
+// openFile opens a regular file. Its errors do not name the path.
+func openFile(path string) (*os.File, fs.FileMode, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, 0, fmt.Errorf("the file %s cannot be read: %w", path, reason(err))
+		return nil, 0, reason(err)
 	}
 	if !info.Mode().IsRegular() {
-		// A pipe would block and a device never end.
-		return nil, 0, fmt.Errorf("%s is not a regular file", path)
+		return nil, 0, errNoFile // a pipe would block and a device never end
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, 0, fmt.Errorf("the file %s cannot be read: %w", path, reason(err))
+		return nil, 0, reason(err)
+	}
+	return f, info.Mode(), nil
+}
+
+// readFile reads a regular file of at most limit bytes. Its errors name the
+// path and nothing of the content.
+func readFile(path string, limit int64) ([]byte, fs.FileMode, error) {
+	f, mode, err := openFile(path)
+	switch {
+	case errors.Is(err, errNoFile):
+		return nil, 0, fmt.Errorf("%s is not a regular file", path)
+	case err != nil:
+		return nil, 0, fmt.Errorf("the file %s cannot be read: %w", path, err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
@@ -103,7 +117,7 @@ func readFile(path string, limit int64) ([]byte, fs.FileMode, error) {
 	if int64(len(data)) > limit {
 		return nil, 0, fmt.Errorf("the file %s has more than %d bytes", path, limit)
 	}
-	return data, info.Mode(), nil
+	return data, mode, nil
 }
 
 // reason says why a file cannot be read, without the path that the system's

@@ -64,4 +64,7 @@ type Impairment struct {
 	Tenant string // the tenant's name
 	// Fault stands where the key is given: in the tenant, or in tenant_defaults.
 	Fault Fault
+	// LeftOut says that the tenant's own file is faulty, so that it is not among
+	// Config.Tenants; its name is then the file's where none could be read.
+	LeftOut bool
 }

@@ -58,8 +58,8 @@ func TestEachKindOfCredentialIsReadAsWritten(t *testing.T) {
 	}{
 		{"a secret in Key Vault", `{client_id: X, client_secret: {key_vault: "https://Contoso.vault.azure.net/secrets/Proxy"}}`,
 			Credential{ClientID: appID, ClientSecret: Secret{KeyVault: "https://contoso.vault.azure.net/secrets/Proxy"}}},
-		{"a version of a secret in a vault of one's own", `{client_id: X, client_secret: {key_vault: "https://vault.lab.example:8443/secrets/s/0123456789abcdef0123456789abcdef/"}}`,
-			Credential{ClientID: appID, ClientSecret: Secret{KeyVault: "https://vault.lab.example:8443/secrets/s/0123456789abcdef0123456789abcdef"}}},
+		{"a version of a secret in a vault of one's own", `{client_id: X, client_secret: {key_vault: "https://vault.lab.example/secrets/s/0123456789abcdef0123456789abcdef/"}}`,
+			Credential{ClientID: appID, ClientSecret: Secret{KeyVault: "https://vault.lab.example/secrets/s/0123456789abcdef0123456789abcdef"}}},
 		{"two secrets with overlap", `{client_id: X, client_secret: {env: A}, next_client_secret: {file: b}}`,
 			Credential{ClientID: appID, ClientSecret: Secret{Env: "A"}, NextClientSecret: Secret{File: filepath.Join(dir, "b")}}},
 		{"a certificate with everything", `{client_id: X, certificate: {file: a.pem, key_file: /b.key, password: {env: P}}, verify_signature: true, token_version: v1}`,
@@ -183,7 +183,7 @@ func TestATenantThatIsImpairedStopsNobodyElse(t *testing.T) {
 	if got := names(c); len(got) != 2 {
 		t.Errorf("tenants = %q, want both", got)
 	}
-	want := []Impairment{{"fabrikam", Fault{"config.yaml", 9, 83, "tenants[1].credential.client_secret.env", "the environment variable NOT_SET is not set"}}}
+	want := []Impairment{{Tenant: "fabrikam", Fault: Fault{"config.yaml", 9, 83, "tenants[1].credential.client_secret.env", "the environment variable NOT_SET is not set"}}}
 	if !reflect.DeepEqual(c.Impaired, want) {
 		t.Errorf("impaired = %+v, want %+v", c.Impaired, want)
 	}
@@ -339,11 +339,23 @@ tenants:
 `,
 		"ca.pem": string(cert), "tls.pem": string(cert), "tls.key": string(key), "d/three.yaml": "id: 00000000-0000-0000-0000-000000000003\n",
 	})
-	want := []string{"a.key", "a.password", "a.pem", "ca.pem", "config.yaml", "d", "d/three.yaml", "federated", "key", "next", "password", "secret", "tls.key", "tls.pem"}
+	want := []string{"config.yaml", "d", "d/three.yaml", "a.key", "a.password", "a.pem", "ca.pem", "key", "next", "password", "secret", "tls.key", "tls.pem"}
 	for i := range want {
 		want[i] = filepath.Join(dir, filepath.FromSlash(want[i]))
 	}
-	if got := loaded(t, dir).Files(); !slices.Equal(got, want) {
+	c := loaded(t, dir)
+	if got := c.Files(); !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	// What changes by itself brings no reload, and is a credential's file all the same.
+	for name, want := range map[string][]string{"federated": {"federated"}, "user": {"key", "tokens"}, "variable": nil} {
+		i := slices.Index(names(c), name)
+		var got []string
+		for _, f := range c.Tenants[i].Credential.Files() {
+			got = append(got, filepath.Base(f))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s is read from %q, want %q", name, got, want)
+		}
 	}
 }

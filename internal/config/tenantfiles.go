@@ -12,8 +12,9 @@ import (
 const maxTenantFiles = 10_000
 
 // tenantFiles reads the tenants that have files of their own, in the order of
-// the files' names, behind those of the configuration file.
-func (d *decoder) tenantFiles(c *Config) {
+// the files' names, behind those of the configuration file, but for those that are
+// left out.
+func (d *decoder) tenantFiles(c *Config, out absent) {
 	if c.TenantsDir == "" || !d.clean("tenants_dir") {
 		return
 	}
@@ -38,8 +39,10 @@ func (d *decoder) tenantFiles(c *Config) {
 		}
 		path := filepath.Join(c.TenantsDir, name)
 		c.sources = append(c.sources, path)
-		d.dir, d.reading = c.TenantsDir, path
-		d.tenantFile(path, c)
+		if out[path] == nil {
+			d.dir, d.reading = c.TenantsDir, path
+			d.tenantFile(path, c)
+		}
 	}
 }
 

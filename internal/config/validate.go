@@ -20,6 +20,7 @@ type validator struct {
 	*report
 	c      *Config
 	lookup func(string) (string, bool)
+	out    absent
 
 	known struct{ tenants, groups, clouds directory }
 	// What was looked up once for many tenants: the regions of clouds, by name, and
@@ -113,7 +114,7 @@ func (v *validator) names(d directory) {
 			continue
 		}
 		if other := first[n.name]; other != "" {
-			v.fault(n.at, "%s is taken by %s", v.show(n.at, n.name), v.place(other, n.at))
+			v.clash(n.at, "%s is taken by %s", v.show(n.at, n.name), v.place(other, n.at))
 			continue
 		}
 		first[n.name] = n.at
@@ -149,7 +150,7 @@ func (v *validator) refer(key, got, what string, known directory) {
 
 // referTenant is refer for the tenants. That there are none is a fault of its own.
 func (v *validator) referTenant(key, got string) {
-	if len(v.known.tenants.all) > 0 {
+	if len(v.known.tenants.all) > 0 && !v.out.has(got) {
 		v.refer(key, got, "tenant", v.known.tenants)
 	}
 }

@@ -157,6 +157,6 @@ func (v *validator) tokenStore(credential string, c Credential, seen *seen) {
 		return
 	}
 	if first := take(&seen.stores, c.User.TokenStore, key); first != "" {
-		v.fault(key, "is that of %s already; each tenant needs a file of its own", v.place(first, key))
+		v.clash(key, "is that of %s already; each tenant needs a file of its own", v.place(first, key))
 	}
 }

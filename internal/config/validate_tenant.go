@@ -117,7 +117,7 @@ func (v *validator) account(key string, t Tenant, seen *seen) {
 		return
 	}
 	if first := take(&seen.accounts, strings.Join([]string{t.Cloud, string(t.ID), subject, id}, " "), key); first != "" {
-		v.fault(key+".id", "is the directory and %s of %s already; one tenant has one name", what, v.place(first, key))
+		v.clash(key+".id", "is the directory and %s of %s already; one tenant has one name", what, v.place(first, key))
 	}
 }
 

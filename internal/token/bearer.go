@@ -37,6 +37,11 @@ func (b *Bearer) live(now instant) bool {
 	return now.since(b.acquired) < b.life-margin(b.life)
 }
 
+// Live reports whether the token may still be sent: its life, less the margin,
+// has not passed by either clock of the machine. A Bearer of the zero value is
+// not live.
+func (b *Bearer) Live() bool { return b != nil && b.header != nil && b.live(readClocks()) }
+
 // Authorization is the value of an Authorization header, "Bearer …", or "" for
 // the zero value. It allocates nothing. Never log it, and send it to a
 // configured endpoint only.

@@ -511,6 +511,8 @@ func TestAWrongPasswordIsTriedFourTimesAnHour(t *testing.T) {
 		if got := f.requests.Load(); got > 5 {
 			t.Errorf("%d tries in an hour", got)
 		}
+		time.Sleep(5 * time.Minute) // well between two tries
+		synctest.Wait()
 		before := f.requests.Load()
 		e.Source(contoso(), mde) // the password may have been mended
 		time.Sleep(2 * time.Second)

@@ -51,7 +51,7 @@ type Source struct {
 	account Account
 	// flight is the fetch queued or under way, nil when there is none.
 	flight *flight
-	// last is the newest token that came, also when it is dead or dropped.
+	// last is the newest token that came, also when it is dead.
 	last *Bearer
 	// asked is when Bearer last found no token, while waiting says that none has
 	// come since.

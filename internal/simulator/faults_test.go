@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -361,4 +362,25 @@ func TestMisbehaviourComesFromTheSeed(t *testing.T) {
 			t.Errorf("no answer was %d: %v", want, met)
 		}
 	}
+}
+
+// Many programs ask for a free port while the tests run.
+func TestAPortThatIsClosedIsGivenToNobodyElse(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	release := reserve(address)
+	if c, err := net.Dial("tcp", address); err == nil {
+		c.Close()
+		t.Error("a connection to the closed port came about")
+	}
+	release()
+	again, err := listenAgain(address)
+	if err != nil {
+		t.Fatalf("the port cannot be opened again: %v", err)
+	}
+	again.Close()
 }

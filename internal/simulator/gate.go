@@ -24,6 +24,7 @@ type gate struct {
 
 	mu     sync.Mutex
 	inner  net.Listener // nil while the port is closed
+	kept   func()       // gives back the port that is closed, nil while it is open
 	mode   gateMode
 	budget int // connections that mode still applies to; below 0 all
 	closed bool
@@ -176,11 +177,13 @@ func (g *gate) set(mode gateMode, budget int) error {
 		if g.inner != nil {
 			g.inner.Close()
 			g.inner = nil
+			g.kept = reserve(g.address)
 		}
 		g.cut()
 		return nil
 	}
 	if g.inner == nil {
+		g.giveBack()
 		l, err := listenAgain(g.address)
 		if err != nil {
 			return fmt.Errorf("simulator: open %s at %s again: %w", g.name, g.address, err)
@@ -203,6 +206,14 @@ func (g *gate) spoils() (bool, int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.mode == modeSpoilTLS, g.budget
+}
+
+// giveBack ends the reservation of a closed port. The caller holds mu.
+func (g *gate) giveBack() {
+	if g.kept != nil {
+		g.kept()
+		g.kept = nil
+	}
 }
 
 // listenAgain takes a port back. Somebody's outgoing connection may hold it
@@ -229,6 +240,7 @@ func (g *gate) cut() {
 func (g *gate) close() error {
 	g.mu.Lock()
 	g.closed = true
+	g.giveBack()
 	if g.inner != nil {
 		g.inner.Close()
 		g.inner = nil

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -82,21 +81,9 @@ func rejectsClient(err error) bool {
 	return ok && re.ErrorCode == "invalid_client"
 }
 
-var loginCode = regexp.MustCompile(`\bAADSTS([0-9]{4,9})\b`)
-
-// aadstsIn finds Entra's code in its words, or gives 0.
-func aadstsIn(description string) int {
-	m := loginCode.FindStringSubmatch(description)
-	if m == nil {
-		return 0
-	}
-	n, _ := strconv.Atoi(m[1]) // nine digits fit
-	return n
-}
-
 func aadstsOf(err error) int {
 	if re, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
-		return aadstsIn(re.ErrorDescription)
+		return token.AADSTS(re.ErrorDescription)
 	}
 	return 0
 }
@@ -209,7 +196,7 @@ func (s *signIn) denied(d *denial) *token.Fault {
 // names the page that explains each.
 func (s *signIn) remedy(d *denial) string {
 	consent := "An administrator of the tenant consents at " + strings.TrimRight(s.Authority, "/") + "/" + string(s.Tenant) + "/adminconsent?client_id=" + url.QueryEscape(s.ClientID)
-	code := aadstsIn(d.description)
+	code := token.AADSTS(d.description)
 	switch code {
 	case 7000218:
 		return "For an application without a secret: App registrations, Authentication, set \"Allow public client flows\" to Yes. For one with a secret or certificate, configure it beside the user."

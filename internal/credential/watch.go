@@ -16,14 +16,13 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+
+	"defender-proxy/internal/token"
 )
 
 // maxSDKAnswer bounds the body of an answer of Key Vault, of a machine's
 // identity or of Entra ID, in bytes. Secrets have at most 25 KiB.
 const maxSDKAnswer = 256 << 10
-
-// maxSDKRetryAfter caps what an answer may ask for.
-const maxSDKRetryAfter = 5 * time.Minute
 
 var errSDKAnswerTooLong = errors.New("the answer is too long")
 
@@ -106,7 +105,7 @@ func (w watched) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.status = resp.StatusCode
 	s.challenge = resp.Header.Get("WWW-Authenticate")
 	s.date, _ = http.ParseTime(resp.Header.Get("Date"))
-	s.retryAfter = sdkRetryAfter(resp.Header.Get("Retry-After"), s.date)
+	s.retryAfter = token.RetryAfter(resp.Header.Get("Retry-After"), s.date)
 	s.read(body)
 	return resp, nil
 }
@@ -126,10 +125,7 @@ func readAnswer(resp *http.Response) ([]byte, error) {
 	return body, nil
 }
 
-var (
-	plainCode  = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
-	aadstsCode = regexp.MustCompile(`\bAADSTS([0-9]{4,9})\b`)
-)
+var plainCode = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
 // read picks out of an answer what may be told: codes and lifetimes. Entra ID
 // and IMDS give error as a string, Key Vault as an object.
@@ -153,9 +149,7 @@ func (s *seen) read(body []byte) {
 	if n, ok := wholeNumber(answer.ExpiresOn); ok && n < 1<<36 {
 		s.expiresOn = time.Unix(n, 0)
 	}
-	if m := aadstsCode.FindStringSubmatch(answer.Description); m != nil {
-		s.aadsts, _ = strconv.Atoi(m[1])
-	}
+	s.aadsts = token.AADSTS(answer.Description)
 	var text string
 	if json.Unmarshal(answer.Error, &text) == nil && plainCode.MatchString(text) {
 		s.codes = append(s.codes, text)
@@ -177,17 +171,6 @@ func (s *seen) read(body []byte) {
 func wholeNumber(raw json.RawMessage) (int64, bool) {
 	n, err := strconv.ParseInt(strings.Trim(string(raw), `"`), 10, 64)
 	return n, err == nil && n > 0
-}
-
-// sdkRetryAfter reads both forms of Retry-After (RFC 9110, section 10.2.3).
-func sdkRetryAfter(value string, date time.Time) time.Duration {
-	if s, err := strconv.ParseInt(value, 10, 64); err == nil {
-		return time.Duration(min(max(s, 0), int64(maxSDKRetryAfter/time.Second))) * time.Second
-	}
-	if at, err := http.ParseTime(value); err == nil && !date.IsZero() {
-		return min(max(at.Sub(date), 0), maxSDKRetryAfter)
-	}
-	return 0
 }
 
 // sdkOptions are the settings of every client of Azure's SDK: our transport, no

@@ -52,8 +52,9 @@ func (a advice) words(acc Account, audience string, skew time.Duration) (sentenc
 
 var codePattern = regexp.MustCompile(`\bAADSTS([0-9]{4,9})\b`)
 
-// aadsts finds the code in Entra's error_description, or gives 0.
-func aadsts(description string) int {
+// AADSTS finds the code in Entra's error_description, without its letters, or
+// gives 0.
+func AADSTS(description string) int {
 	m := codePattern.FindStringSubmatch(description)
 	if m == nil {
 		return 0

@@ -40,7 +40,7 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	x.status = resp.StatusCode
 	x.contentType, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	x.date, _ = http.ParseTime(resp.Header.Get("Date"))
-	x.retryAfter = retryAfter(resp.Header.Get("Retry-After"), x.date)
+	x.retryAfter = RetryAfter(resp.Header.Get("Retry-After"), x.date)
 	resp.Body = &boundedBody{body: resp.Body, left: maxAnswer, exchange: x}
 	return resp, nil
 }
@@ -71,9 +71,10 @@ func (b *boundedBody) Close() error { return b.body.Close() }
 // tenant out for good.
 const maxRetryAfter = 5 * time.Minute
 
-// retryAfter reads both forms of the header (RFC 9110, section 10.2.3), 0 where
-// it says nothing. A date counts from the server's own.
-func retryAfter(value string, date time.Time) time.Duration {
+// RetryAfter reads both forms of the header Retry-After (RFC 9110, section
+// 10.2.3): 0 where it says nothing, five minutes at most. A date counts from the
+// server's own, without which it says nothing.
+func RetryAfter(value string, date time.Time) time.Duration {
 	// Of a number beyond 64 bits ParseInt gives the nearest.
 	if s, err := strconv.ParseInt(value, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
 		return time.Duration(min(max(s, 0), int64(maxRetryAfter/time.Second))) * time.Second

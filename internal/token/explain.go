@@ -35,7 +35,7 @@ func (e *Engine) explain(ctx context.Context, job errand, secrets []string, x *e
 		out.Kind = BadAnswer
 		out.Sentence = fmt.Sprintf("%s answered %d, a redirect, which is not followed because it would carry the secret elsewhere.", acc.Authority, x.status)
 		out.Remedy = onTheWay
-	case errors.As(err, &refused) && aadsts(refused.ErrorDescription) != 0:
+	case errors.As(err, &refused) && AADSTS(refused.ErrorDescription) != 0:
 		e.explainCode(out, acc, refused.ErrorDescription, foreign, skew)
 	case x.status == http.StatusTooManyRequests || x.status == http.StatusRequestTimeout || x.status >= 500:
 		out.Kind = Unavailable
@@ -67,7 +67,7 @@ func (e *Engine) explain(ctx context.Context, job errand, secrets []string, x *e
 // explainCode fills in what is known of the AADSTS code in the description.
 func (e *Engine) explainCode(out *Error, acc Account, description string, foreign func(string) string, skew time.Duration) {
 	out.Kind = Rejected
-	out.AADSTS = aadsts(description)
+	out.AADSTS = AADSTS(description)
 	a, known := adviceByCode[out.AADSTS]
 	if !known {
 		out.Sentence = "Entra ID refuses the token: " + foreign(meaning(description)) + "."

@@ -376,3 +376,16 @@ func TestPlainHTTPIsAcceptedOnALoopbackAddress(t *testing.T) {
 		})
 	}
 }
+
+func TestAnAnswersRetryAfterIsBounded(t *testing.T) {
+	date := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	for value, want := range map[string]time.Duration{
+		"17": 17 * time.Second, "-1": 0, "x": 0, "": 0,
+		"301": 5 * time.Minute, "9223372036854775807": 5 * time.Minute, "99999999999999999999": 5 * time.Minute,
+		"Sat, 21 Nov 2026 12:01:00 GMT": time.Minute, "Sat, 21 Nov 2026 11:00:00 GMT": 0, "Sat, 21 Nov 2099 12:00:00 GMT": 5 * time.Minute,
+	} {
+		if got := RetryAfter(value, date); got != want {
+			t.Errorf("Retry-After %q gives %v, want %v", value, got, want)
+		}
+	}
+}

@@ -8,8 +8,8 @@ import (
 	"defender-proxy/regions"
 )
 
-// A tenant whose data must stay in Europe prefers eu. When eu can't be reached,
-// requests go to uk and nowhere else.
+// A tenant whose data must stay in Europe prefers eu. From the first time that eu
+// can't be reached, requests go to uk and nowhere else.
 func Example() {
 	settings := regions.DefaultSettings()
 	settings.OnChange = func(c regions.Change) { fmt.Printf("%s: %s (%s)\n", c.Region, c.Event, c.Reason) }
@@ -32,8 +32,8 @@ func Example() {
 	}
 	// Output:
 	// https://eu.api.security.microsoft.com preferred by the configuration
+	// uk: chosen (not measured yet; eu is suspect: no connection: connection refused)
 	// eu: went out (no connection: connection refused)
-	// uk: chosen (not measured yet; eu is out: no connection: connection refused)
 	// https://uk.api.security.microsoft.com
 	// https://eu.api.security.microsoft.com
 }

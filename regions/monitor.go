@@ -6,8 +6,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,14 +17,22 @@ const (
 	// smoothing is the weight of a new sample in the smoothed latency.
 	smoothing = 0.3
 	// A region that failed is probed again after firstRetry, then after
-	// twice as long each time, at most lastRetry.
+	// twice as long each time, at most lastRetry and what longestRetry says.
 	firstRetry = time.Second
 	lastRetry  = 60 * time.Second
+	// A region that becomes suspect is probed after firstRetry, and after
+	// suspectAgain when it last became so within suspectCalm. In that time it comes
+	// to the head of an order and leaves it, once: less than a change a second.
+	suspectAgain = 2500 * time.Millisecond
+	suspectCalm  = 10 * time.Second
 	// calm is the time without a failure after which that begins anew.
 	calm = 2 * lastRetry
 	// spread is the jitter of every wait, to both sides.
 	spread = 0.10
-	// maxProbes bounds the probes in flight.
+	// restAfter is how many probe intervals after the last request through any of
+	// its pools an endpoint is probed no more.
+	restAfter = 20
+	// maxProbes bounds the endpoints that are probed at once.
 	maxProbes = 16
 )
 
@@ -37,10 +43,10 @@ type Settings struct {
 	ProbeInterval time.Duration
 	// ProbeTimeout bounds one request of a probe; 5 s when zero or less.
 	ProbeTimeout time.Duration
-	// A region takes over from the current one when its latency is lower by
-	// SwitchMargin, a share of the current one's (0.20 is 20 %), and by
+	// A region takes over from the current one when it is quicker by
+	// SwitchMargin, a share of the current one's time (0.20 is 20 %), and by
 	// SwitchMarginMin as well. They are taken as given: with two zeros the
-	// lowest latency always wins.
+	// quickest always wins.
 	SwitchMargin    float64
 	SwitchMarginMin time.Duration
 	// OnChange, when set, is called after each Change, from the goroutine
@@ -62,25 +68,20 @@ func DefaultSettings() Settings {
 	}
 }
 
-// Event is the kind of a Change.
-type Event string
+// better reports whether a region that takes a is better by both margins than one
+// that takes b.
+func (s Settings) better(a, b time.Duration) bool {
+	gain := b - a
+	return gain > 0 && gain >= s.SwitchMarginMin && float64(gain) >= s.SwitchMargin*float64(b)
+}
 
-// The events.
-const (
-	WentOut  Event = "went out"  // a region failed too often in a row
-	CameBack Event = "came back" // a region that was out answered
-	Chosen   Event = "chosen"    // a pool goes to another region first
-)
-
-// Change is something an operator wants to know.
-type Change struct {
-	Event   Event
-	Service Service
-	Region  Name
-	// From is the region that a Chosen one follows.
-	From Name
-	// Reason is one line of words.
-	Reason string
+// longestRetry is the longest wait for the next probe of an endpoint that fails,
+// but for jitter. One that answers again is to be first again within two
+// intervals, also when it did so a moment after a probe went out that now waits
+// for all of its time, and with the time of the probe that finds it.
+func (s Settings) longestRetry() time.Duration {
+	left := time.Duration(float64(2*s.ProbeInterval-2*s.ProbeTimeout) / (1 + spread))
+	return min(max(left, s.ProbeInterval/2), 3*s.ProbeInterval/2, lastRetry)
 }
 
 // Endpoint is where a service is to be found in one region. Endpoints come from
@@ -94,42 +95,17 @@ type Endpoint struct {
 	health *health
 }
 
-// State is what a Monitor knows of one endpoint.
-type State struct {
-	Service Service
-	Region  Name
-	Host    string // with the port, where one is given
-	Healthy bool
-	// Since is when the endpoint was first known, went out or came back,
-	// whichever was last.
-	Since time.Time
-	// Latency is the smoothed time of a probe on a warm connection, Last the
-	// newest sample; zero while Samples is.
-	Latency, Last time.Duration
-	Samples       int
-	// Failures counts those since the last success; LastFailure and
-	// LastFailureAt are kept after it.
-	Failures      int
-	LastFailure   string
-	LastFailureAt time.Time
-	// Chosen lists the pools that go to this endpoint first.
-	Chosen []Choice
-}
-
-// Choice tells of a Pool that goes to an endpoint first, and why.
-type Choice struct {
-	Allowed []Name
-	Prefer  Name
-	Reason  string
-}
-
 // Monitor keeps the health of endpoints and the order of pools. Its methods may
 // be called concurrently.
 type Monitor struct {
 	settings Settings
 	rt       http.RoundTripper
-	running  atomic.Bool
+	epoch    time.Time                     // what Pool.used counts from
+	running  atomic.Pointer[chan struct{}] // closed when Run ends; nil while it does not run
+	begun    sync.Once
+	started  chan struct{} // closed with begun
 	added    chan struct{} // capacity 1: endpoints await their prober
+	usual    usualTimes
 
 	mu        sync.Mutex
 	endpoints map[endpointKey]Endpoint
@@ -140,25 +116,6 @@ type endpointKey struct {
 	service Service
 	region  Name
 	url     string
-}
-
-// health is what is known of one endpoint. The Monitor's mutex guards
-// all but failures, wake and gone.
-type health struct {
-	failures  atomic.Int32  // in a row; written under the mutex
-	wake      chan struct{} // capacity 1: due has changed
-	gone      chan struct{} // closed when Keep forgot the endpoint
-	watched   bool          // has a prober
-	out       bool
-	since     time.Time
-	latency   time.Duration
-	last      time.Duration
-	samples   int
-	answered  time.Time // the last success of a probe, or after a failure
-	failure   string
-	failureAt time.Time
-	due       time.Time     // of the next probe
-	retry     time.Duration // the newest wait after a failure; zero when there is none to count from
 }
 
 // NewMonitor returns a Monitor that probes through rt, the transport that
@@ -178,34 +135,49 @@ func NewMonitor(s Settings, rt http.RoundTripper) *Monitor {
 	return &Monitor{
 		settings:  s,
 		rt:        rt,
+		epoch:     time.Now(),
+		started:   make(chan struct{}),
 		added:     make(chan struct{}, 1),
 		endpoints: make(map[endpointKey]Endpoint),
 		pools:     make(map[string]*Pool),
 	}
 }
 
+// now is the time since the Monitor was made. It is monotonic and cheaper than
+// time.Now.
+func (m *Monitor) now() time.Duration { return time.Since(m.epoch) }
+
+// Started returns a channel that is closed once Run has begun for the first time:
+// from then on requests may wait in Pool.Measured.
+func (m *Monitor) Started() <-chan struct{} { return m.started }
+
 // Run probes the endpoints of every pool until ctx ends, those of pools that
 // are added meanwhile too: at once, then every ProbeInterval, and those that
-// fail with backoff. When it returns, none of its goroutines is left. It
-// returns nil, or an error when the Monitor is running already.
+// fail with backoff. A healthy endpoint of which no pool has seen a request for
+// 20 intervals is left alone until one does. When Run returns, none of its
+// goroutines is left. It returns nil, or an error when the Monitor is running
+// already.
 func (m *Monitor) Run(ctx context.Context) error {
-	if !m.running.CompareAndSwap(false, true) {
+	ended := make(chan struct{})
+	if !m.running.CompareAndSwap(nil, &ended) {
 		return errors.New("regions: the monitor is running already")
 	}
+	m.begun.Do(func() { close(m.started) })
 	var probers sync.WaitGroup
 	defer func() {
+		close(ended)
 		probers.Wait()
 		m.mu.Lock()
 		for _, e := range m.endpoints {
 			e.health.watched = false
 		}
 		m.mu.Unlock()
-		m.running.Store(false)
+		m.running.Store(nil)
 	}()
 	slots := make(chan struct{}, maxProbes)
 	for {
 		for _, e := range m.unwatched() {
-			probers.Go(func() { m.watch(ctx, e, slots) })
+			probers.Go(func() { m.keepProbing(ctx, e, slots) })
 		}
 		select {
 		case <-ctx.Done():
@@ -245,6 +217,7 @@ func (m *Monitor) Keep(pools []*Pool) {
 	for key, p := range m.pools {
 		if !keep[p] {
 			delete(m.pools, key)
+			p.know() // there is nothing to wait for any more
 			continue
 		}
 		for _, e := range p.endpoints {
@@ -259,143 +232,40 @@ func (m *Monitor) Keep(pools []*Pool) {
 	}
 }
 
-// Report tells how a request to e, an Endpoint of this Monitor's pools, fared.
-// Three failures in a row put a region out, one success puts it in; the orders
-// of all pools follow before Report returns. A success of a healthy endpoint,
-// the usual case, costs no lock.
-func (m *Monitor) Report(e Endpoint, o Outcome) {
-	if e.health == nil || !o.told || o.failure == "" && e.health.failures.Load() == 0 {
-		return
+// holding yields the pools that hold e. m.mu is held.
+func (m *Monitor) holding(e Endpoint) func(yield func(*Pool) bool) {
+	return func(yield func(*Pool) bool) {
+		for _, p := range m.pools {
+			if p.holds(e) && !yield(p) {
+				return
+			}
+		}
 	}
-	m.note(e, o, false, 0)
 }
 
-// note books an outcome and arranges the next probe and the pools. Only a
-// probe that succeeded has a latency.
-func (m *Monitor) note(e Endpoint, o Outcome, probed bool, latency time.Duration) {
-	now := time.Now()
+// arrange brings the order of the pools that hold e up to date. m.mu is held.
+func (m *Monitor) arrange(e Endpoint) []Change {
 	var changes []Change
-
-	m.mu.Lock()
-	h := e.health
-	if o.failure == "" {
-		changes = h.succeed(e, now)
-		if probed {
-			h.sample(latency)
-		}
-		m.schedule(h, now, m.settings.ProbeInterval, probed)
-	} else {
-		changes = h.fail(e, now, o.failure)
-		// Many requests may fail at once: they make the wait longer only
-		// when they put the region out. That counts even when probes do
-		// well, so that a region which fails real requests alone is not
-		// taken back every second.
-		if probed || h.retry == 0 || len(changes) > 0 {
-			h.retry = min(max(2*h.retry, firstRetry), lastRetry)
-			m.schedule(h, now, h.retry, probed)
-		}
+	for p := range m.holding(e) {
+		changes = append(changes, p.arrange(m.settings)...)
 	}
-	// In an outage each request ends here: what moves no region is cheap.
-	if probed || len(changes) > 0 {
-		for _, p := range m.pools {
-			if p.holds(e) {
-				changes = append(changes, p.arrange(m.settings)...)
-			}
-		}
-	}
-	m.mu.Unlock()
-
-	if m.settings.OnChange != nil {
-		for _, c := range changes {
-			m.settings.OnChange(c)
-		}
-	}
+	return changes
 }
 
-// schedule sets the next probe to about wait from now, or leaves it when it is
-// to come sooner anyway and the last one isn't just over.
-func (m *Monitor) schedule(h *health, now time.Time, wait time.Duration, probed bool) {
-	jitter := 1 + spread*(2*m.settings.Rand()-1)
-	due := now.Add(time.Duration(float64(wait) * jitter))
-	if !probed && !due.Before(h.due) {
+// rearrange is arrange for those who do not hold m.mu.
+func (m *Monitor) rearrange(e Endpoint) {
+	m.mu.Lock()
+	changes := m.arrange(e)
+	m.mu.Unlock()
+	m.tell(changes)
+}
+
+// tell passes changes on. m.mu is not held.
+func (m *Monitor) tell(changes []Change) {
+	if m.settings.OnChange == nil {
 		return
 	}
-	h.due = due
-	select {
-	case h.wake <- struct{}{}:
-	default:
+	for _, c := range changes {
+		m.settings.OnChange(c)
 	}
-}
-
-func (h *health) succeed(e Endpoint, now time.Time) []Change {
-	h.failures.Store(0)
-	h.answered = now
-	if !h.out {
-		return nil
-	}
-	reason := "answered again after " + now.Sub(h.since).Round(time.Second).String()
-	h.out, h.since = false, now
-	return []Change{{Event: CameBack, Service: e.Service, Region: e.Region, Reason: reason}}
-}
-
-func (h *health) fail(e Endpoint, now time.Time, failure string) []Change {
-	if now.Sub(h.failureAt) > calm {
-		h.retry = 0
-	}
-	h.failure, h.failureAt = failure, now
-	if h.failures.Add(1) < outAfter || h.out {
-		return nil
-	}
-	h.out, h.since = true, now
-	return []Change{{Event: WentOut, Service: e.Service, Region: e.Region, Reason: failure}}
-}
-
-// sample takes a latency into the smoothed one; the first stands as it is.
-func (h *health) sample(latency time.Duration) {
-	h.last = latency
-	if h.samples == 0 {
-		h.latency = latency
-	} else {
-		h.latency += time.Duration(smoothing * float64(latency-h.latency))
-	}
-	h.samples++
-}
-
-// Snapshot tells the state of every endpoint, ordered by service and region.
-// The value is the caller's.
-func (m *Monitor) Snapshot() []State {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	states := make([]State, 0, len(m.endpoints))
-	for _, e := range m.endpoints {
-		h := e.health
-		s := State{
-			Service: e.Service, Region: e.Region, Host: e.URL.Host,
-			Healthy: !h.out, Since: h.since,
-			Latency: h.latency, Last: h.last, Samples: h.samples,
-			Failures: int(h.failures.Load()), LastFailure: h.failure, LastFailureAt: h.failureAt,
-		}
-		for _, p := range m.pools {
-			if first, reason := p.Current(); first == e {
-				s.Chosen = append(s.Chosen, Choice{Allowed: p.allowed(), Prefer: p.prefer, Reason: reason})
-			}
-		}
-		slices.SortFunc(s.Chosen, func(a, b Choice) int {
-			if c := slices.Compare(a.Allowed, b.Allowed); c != 0 {
-				return c
-			}
-			return strings.Compare(string(a.Prefer), string(b.Prefer))
-		})
-		states = append(states, s)
-	}
-	slices.SortFunc(states, func(a, b State) int {
-		if c := strings.Compare(string(a.Service), string(b.Service)); c != 0 {
-			return c
-		}
-		if c := compareNames(a.Region, b.Region); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Host, b.Host)
-	})
-	return states
 }

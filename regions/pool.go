@@ -1,7 +1,6 @@
 package regions
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -9,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 )
 
 // The errors of Monitor.Pool that a caller may branch on.
@@ -31,33 +29,20 @@ type Pool struct {
 	endpoints []Endpoint // in the order of the cloud; never empty
 	prefer    Name
 	choice    atomic.Pointer[choice]
+
+	used   atomic.Int64 // when a request began last, as Monitor.now; not to the nanosecond
+	rests  atomic.Bool  // one of the endpoints may rest, so the next request wakes it
+	known  atomic.Bool  // word is closed
+	word   chan struct{}
+	budget budget
 }
-
-// choice is an order and why it begins as it does.
-type choice struct {
-	order  []Endpoint
-	cause  cause
-	reason string
-	// settled says that every region which is not out had been measured. Until
-	// then the margins hold nothing: the first to answer is not the nearest.
-	settled bool
-}
-
-type cause int
-
-const (
-	byChance     cause = iota // nothing is measured yet
-	byNecessity               // there is no other
-	byLatency                 // the nearest, or near enough to it
-	byPreference              // the operator's
-	byDespair                 // all are out
-)
 
 // Pool returns the Pool for service s of cloud c in the regions of allow, all
 // that the service has when allow is empty. prefer is the region to begin with
 // while it is healthy; empty means the nearest. Pools that are asked for alike
 // are one and the same, and pools with an endpoint in common share what is
-// known of it. Before anything is measured the order is that of Cloud.Regions.
+// known of it. Before anything is measured the order is that of Cloud.Regions. A
+// new Pool counts as one that has just been used.
 //
 // A region that other services of the cloud have and this one has not is passed
 // over. Global counts as a region like any other: a tenant that may use only eu
@@ -87,10 +72,12 @@ func (m *Monitor) Pool(c Cloud, s Service, allow []Name, prefer Name) (*Pool, er
 	if p, ok := m.pools[key]; ok {
 		return p, nil
 	}
-	p := &Pool{monitor: m, prefer: prefer}
+	p := &Pool{monitor: m, prefer: prefer, word: make(chan struct{})}
 	for i, n := range names {
 		p.endpoints = append(p.endpoints, m.endpoint(s, n, bases[i]))
 	}
+	p.used.Store(int64(m.now()))
+	p.rouse()
 	p.arrange(m.settings)
 	m.pools[key] = p
 	select {
@@ -159,27 +146,10 @@ func (m *Monitor) endpoint(s Service, n Name, base *url.URL) Endpoint {
 	key := endpointKey{service: s, region: n, url: base.String()}
 	e, ok := m.endpoints[key]
 	if !ok {
-		e = Endpoint{
-			Service: s, Region: n, URL: base,
-			health: &health{since: time.Now(), wake: make(chan struct{}, 1), gone: make(chan struct{})},
-		}
+		e = Endpoint{Service: s, Region: n, URL: base, health: newHealth()}
 		m.endpoints[key] = e
 	}
 	return e
-}
-
-// Order returns the endpoints in the order to try them: every one that is
-// allowed, once. The healthy and measured come first, by latency; then those
-// not yet measured; then those that are out, because the least bad is tried
-// rather than none. The first keeps its place as Current says. The slice is
-// shared and must not be changed.
-func (p *Pool) Order() []Endpoint { return p.choice.Load().order }
-
-// Current returns the endpoint to try first, and one line of words about why it
-// was chosen.
-func (p *Pool) Current() (Endpoint, string) {
-	c := p.choice.Load()
-	return c.order[0], c.reason
 }
 
 // Answering reports whether a request has an endpoint to go to: one that has
@@ -187,7 +157,7 @@ func (p *Pool) Current() (Endpoint, string) {
 func (p *Pool) Answering() bool {
 	p.monitor.mu.Lock()
 	defer p.monitor.mu.Unlock()
-	return slices.ContainsFunc(p.endpoints, func(e Endpoint) bool { return e.health.rank() == 0 })
+	return slices.ContainsFunc(p.endpoints, func(e Endpoint) bool { return e.health.samples > 0 && !e.health.out })
 }
 
 func (p *Pool) holds(e Endpoint) bool { return slices.Contains(p.endpoints, e) }
@@ -199,95 +169,3 @@ func (p *Pool) allowed() []Name {
 	}
 	return names
 }
-
-// arrange brings the order up to date and tells whether another region came to
-// its head. The Monitor's mutex is held.
-func (p *Pool) arrange(s Settings) []Change {
-	order := slices.Clone(p.endpoints)
-	slices.SortStableFunc(order, func(a, b Endpoint) int { return compareHealth(a.health, b.health) })
-
-	old := p.choice.Load()
-	next := p.choose(old, order[0], s)
-	i := slices.Index(order, next.order[0])
-	copy(order[1:i+1], order[:i])
-	order[0] = next.order[0]
-	next.order = slices.Clip(order)
-	next.settled = !slices.ContainsFunc(order, func(e Endpoint) bool { return e.health.rank() == 1 })
-
-	if old != nil && next.cause == old.cause && next.reason == old.reason && next.settled == old.settled && slices.Equal(next.order, old.order) {
-		return nil
-	}
-	p.choice.Store(&next)
-	if old == nil || old.order[0] == next.order[0] {
-		return nil
-	}
-	return []Change{{
-		Event: Chosen, Service: order[0].Service,
-		Region: order[0].Region, From: old.order[0].Region, Reason: next.reason,
-	}}
-}
-
-// choose returns the endpoint to begin with, as an order of one, given the best
-// by health and latency.
-func (p *Pool) choose(old *choice, best Endpoint, s Settings) choice {
-	if len(p.endpoints) == 1 {
-		return choice{order: p.endpoints, cause: byNecessity, reason: "the only region allowed"}
-	}
-	if i := slices.IndexFunc(p.endpoints, func(e Endpoint) bool { return e.Region == p.prefer }); i >= 0 && !p.endpoints[i].health.out {
-		return choice{order: p.endpoints[i : i+1], cause: byPreference, reason: "preferred by the configuration"}
-	}
-	from := ""
-	if old != nil {
-		current := old.order[0]
-		switch h := current.health; {
-		case current == best || !old.settled && h.rank() == 0:
-		case h.rank() == 0 && !s.better(best.health.latency, h.latency):
-			return choice{order: old.order[:1], cause: byLatency, reason: fmt.Sprintf("near enough: %v; %s at %v is not better by both margins",
-				brief(h.latency), best.Region, brief(best.health.latency))}
-		case h.out:
-			from = fmt.Sprintf("; %s is out: %s", current.Region, h.failure)
-		case h.rank() == 0:
-			from = fmt.Sprintf(" against %v of %s", brief(h.latency), current.Region)
-		}
-	}
-	first := []Endpoint{best}
-	switch best.health.rank() {
-	case 0:
-		return choice{order: first, cause: byLatency, reason: fmt.Sprintf("nearest: %v%s", brief(best.health.latency), from)}
-	case 1:
-		return choice{order: first, cause: byChance, reason: "not measured yet" + from}
-	}
-	return choice{order: first, cause: byDespair, reason: "every allowed region is out: this one answered last" + from}
-}
-
-// better reports whether latency a is below b by both margins.
-func (s Settings) better(a, b time.Duration) bool {
-	gain := b - a
-	return gain > 0 && gain >= s.SwitchMarginMin && float64(gain) >= s.SwitchMargin*float64(b)
-}
-
-// rank is 0 for healthy and measured, 1 for healthy, 2 for out.
-func (h *health) rank() int {
-	switch {
-	case h.out:
-		return 2
-	case h.samples == 0:
-		return 1
-	}
-	return 0
-}
-
-// compareHealth orders by rank, then the measured by latency and those that are
-// out by who answered last.
-func compareHealth(a, b *health) int {
-	if c := cmp.Compare(a.rank(), b.rank()); c != 0 {
-		return c
-	}
-	if a.out {
-		return b.answered.Compare(a.answered)
-	}
-	return cmp.Compare(a.latency, b.latency)
-}
-
-// brief rounds a latency for reading.
-func brief(d time.Duration) time.Duration { return d.Round(100 * time.Microsecond) }

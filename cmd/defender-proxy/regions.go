@@ -56,17 +56,37 @@ func (p *parts) measured(ctx context.Context) {
 func regionTable(c *cli, rows []admin.Region) error {
 	out := [][]string{{"SERVICE", "REGION", "HOST", "LATENCY", "STATE", "FIRST FOR"}}
 	for _, r := range rows {
-		latency, state := "-", "not measured"
-		if r.LatencyMS != nil {
-			latency, state = strconv.FormatFloat(*r.LatencyMS, 'f', 1, 64)+" ms", "in use"
-		}
-		if r.Failures > 0 {
-			state = fmt.Sprintf("failed %d times: %s", r.Failures, r.Failure)
-		}
-		if !r.Healthy {
-			state = "out: " + r.Failure
-		}
-		out = append(out, []string{string(r.Service), string(r.Region), r.Host, latency, state, strings.Join(r.Chosen, "; ")})
+		out = append(out, []string{string(r.Service), string(r.Region), r.Host, latencyWords(r), stateWords(r), strings.Join(r.Chosen, "; ")})
 	}
 	return table(c.stdout, out)
+}
+
+// latencyWords tells what a region is compared by: the time of a probe, and where
+// there is one the surplus of real requests.
+func latencyWords(r admin.Region) string {
+	if r.LatencyMS == nil {
+		return "-"
+	}
+	words := strconv.FormatFloat(*r.LatencyMS, 'f', 1, 64) + " ms"
+	if r.SurplusMS != nil && *r.SurplusMS > 0 {
+		words += " + " + strconv.FormatFloat(*r.SurplusMS, 'f', 1, 64) + " ms"
+	}
+	return words
+}
+
+// stateWords tells how a region is, the worst first.
+func stateWords(r admin.Region) string {
+	switch {
+	case !r.Healthy:
+		return "out: " + r.Failure
+	case r.Suspect:
+		return "suspect: " + r.Failure
+	case r.Failures > 0:
+		return fmt.Sprintf("failed %d times: %s", r.Failures, r.Failure)
+	case r.LatencyMS == nil:
+		return "not measured"
+	case r.Resting:
+		return "resting"
+	}
+	return "in use"
 }

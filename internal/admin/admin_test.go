@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -244,19 +243,6 @@ func TestWhoMayAsk(t *testing.T) {
 	})
 	if w := closed.get("/-/healthy"); w.Code != 403 || !strings.Contains(w.Body.String(), "admin.clients") {
 		t.Errorf("an address of no group gets %d %s", w.Code, w.Body)
-	}
-}
-
-func TestRegionsShowsWhatWasMeasured(t *testing.T) {
-	s := newSide(t, nil)
-	s.warm()
-	s.until("/-/ready", 200)
-	var view struct{ Regions []Region }
-	if err := json.Unmarshal(s.get("/-/regions").Body.Bytes(), &view); err != nil || len(view.Regions) != 1 {
-		t.Fatal(err, view)
-	}
-	if r := view.Regions[0]; r.Region != "eu" || !r.Healthy || r.LatencyMS == nil || r.Samples == 0 || len(r.Chosen) != 1 {
-		t.Errorf("got %+v", r)
 	}
 }
 

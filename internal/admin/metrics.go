@@ -141,12 +141,16 @@ var (
 		"Time until a tenant's credential ends by its own date, below 0 once it has; not there for one without a date.", []string{"tenant"}, nil)
 	regionLatency = prometheus.NewDesc("defender_proxy_region_latency_seconds",
 		"Smoothed time of a probe on a warm connection; NaN before the first.", []string{"service", "region", "host"}, nil)
+	regionSurplus = prometheus.NewDesc("defender_proxy_region_surplus_seconds",
+		"By how much real requests exceed what is usual for their operations, 0 before the first. Regions are compared by the sum of this and the latency.", []string{"service", "region", "host"}, nil)
 	regionUp = prometheus.NewDesc("defender_proxy_region_up",
 		"1 while a region is in use, 0 while it is out after failures.", []string{"service", "region", "host"}, nil)
+	regionChosen = prometheus.NewDesc("defender_proxy_region_chosen",
+		"How many pools go to a region first. A pool is what tenants with the same regions, allowed and preferred, share of a service.", []string{"service", "region", "host"}, nil)
 )
 
 func (s state) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{tokenExpires, tokenAge, tokenFetches, tenantReady, credentialExpires, regionLatency, regionUp} {
+	for _, d := range []*prometheus.Desc{tokenExpires, tokenAge, tokenFetches, tenantReady, credentialExpires, regionLatency, regionSurplus, regionUp, regionChosen} {
 		ch <- d
 	}
 }
@@ -189,6 +193,8 @@ func (s state) Collect(ch chan<- prometheus.Metric) {
 			up = 1
 		}
 		gauge(regionLatency, latency, string(st.Service), string(st.Region), st.Host)
+		gauge(regionSurplus, st.Surplus.Seconds(), string(st.Service), string(st.Region), st.Host)
 		gauge(regionUp, up, string(st.Service), string(st.Region), st.Host)
+		gauge(regionChosen, float64(len(st.Chosen)), string(st.Service), string(st.Region), st.Host)
 	}
 }

@@ -44,20 +44,23 @@ type Record struct {
 	Tenant    string // the configured name
 	Operation string // the catalog's id
 	Class     string
-	Decision  string   // allowed, or refused
-	Rule      string   // the entry of allow or deny that decided
-	Code      string   // the refusal's code
-	Reason    string   // what lies behind a refusal or failure, for the operator
-	Region    string   // the region that answered, or was tried last
-	Tried     []string // the region of each attempt; in the line where there is more than one
-	Attempts  int      // how often the request was sent or tried to be
-	Status    int      // as the caller got it; 499 when it left before
-	BytesIn   int64    // body from the caller
-	BytesOut  int64    // body to the caller
-	FirstByte time.Duration
-	Duration  time.Duration
-	TokenUTI  string
-	UserAgent string
+	Decision  string // allowed, or refused
+	Rule      string // the entry of allow or deny that decided
+	Code      string // the refusal's code
+	Reason    string // what lies behind a refusal or failure, for the operator
+	Region    string // the region that answered, or was tried last
+	// RegionReason is why the request went there first, in words.
+	RegionReason string
+	Tried        []string // the region of each attempt; in the line where there is more than one
+	Attempts     int      // how often the request was sent or tried to be
+	Status       int      // as the caller got it; 499 when it left before
+	BytesIn      int64    // body from the caller
+	BytesOut     int64    // body to the caller
+	FirstByte    time.Duration
+	Waited       time.Duration // because Microsoft asked for patience with a Retry-After
+	Duration     time.Duration
+	TokenUTI     string
+	UserAgent    string
 }
 
 // Log writes records to one place. It is safe for concurrent use.
@@ -188,6 +191,7 @@ func (r *Record) encode(w io.Writer) {
 	text("code", r.Code)
 	text("reason", r.Reason)
 	text("region", r.Region)
+	text("region_reason", r.RegionReason)
 	if len(r.Tried) > 1 {
 		e.Strs("tried", r.Tried)
 	}
@@ -197,6 +201,9 @@ func (r *Record) encode(w io.Writer) {
 	number("bytes_out", r.BytesOut)
 	if r.FirstByte != 0 {
 		e.Float64("first_byte_ms", ms(r.FirstByte))
+	}
+	if r.Waited != 0 {
+		e.Float64("waited_ms", ms(r.Waited))
 	}
 	if r.Duration != 0 {
 		e.Float64("duration_ms", ms(r.Duration))

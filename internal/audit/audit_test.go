@@ -22,7 +22,7 @@ func TestARecordIsOneLineOfJSON(t *testing.T) {
 		Event: Request, Time: time.Date(2026, 11, 21, 1, 2, 3, 4e6, time.FixedZone("CET", 3600)), ID: "id-1",
 		Listener: "127.0.0.1:8080", Client: "local", Address: netip.MustParseAddr("127.0.0.1"), Method: "GET",
 		Path: "/api/alerts", Tenant: "contoso", Operation: "alerts.list", Class: "read", Decision: "allowed",
-		Rule: "read", Code: "X", Reason: "a \"quoted\"\nreason", Region: "eu", Tried: []string{"us", "eu"}, Attempts: 2, Status: 200, BytesIn: 1,
+		Rule: "read", Code: "X", Reason: "a \"quoted\"\nreason", Region: "eu", RegionReason: "nearest: 4ms", Waited: time.Second, Tried: []string{"us", "eu"}, Attempts: 2, Status: 200, BytesIn: 1,
 		BytesOut: 2, FirstByte: 1500 * time.Microsecond, Duration: 2 * time.Millisecond, TokenUTI: "u", UserAgent: "curl",
 	}
 	if err := New(&b).Write(&full); err != nil {
@@ -37,7 +37,7 @@ func TestARecordIsOneLineOfJSON(t *testing.T) {
 	}
 	for key, want := range map[string]any{
 		"time": "2026-11-21T00:02:03.004Z", "event": "request", "reason": "a \"quoted\"\nreason",
-		"attempts": 2.0, "status": 200.0, "first_byte_ms": 1.5, "address": "127.0.0.1",
+		"attempts": 2.0, "status": 200.0, "first_byte_ms": 1.5, "waited_ms": 1000.0, "region_reason": "nearest: 4ms", "address": "127.0.0.1",
 	} {
 		if got[key] != want {
 			t.Errorf("%s is %v, want %v", key, got[key], want)

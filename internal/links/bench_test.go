@@ -23,7 +23,12 @@ func alertPage(size int) []byte {
 }
 
 // BenchmarkReader reads pages as forward does: into a buffer of 32 KiB.
-func BenchmarkReader(b *testing.B) {
+func BenchmarkReader(b *testing.B) { benchmarkReader(b, nil) }
+
+// BenchmarkReaderThatTells does so with an OnNext.
+func BenchmarkReaderThatTells(b *testing.B) { benchmarkReader(b, func(string) {}) }
+
+func benchmarkReader(b *testing.B, onNext func(string)) {
 	for _, size := range []struct {
 		name  string
 		bytes int
@@ -38,6 +43,7 @@ func BenchmarkReader(b *testing.B) {
 			for b.Loop() {
 				src.Reset(page)
 				r := NewReader(src, target)
+				r.OnNext = onNext
 				for {
 					if _, err := r.Read(p); err == io.EOF {
 						break

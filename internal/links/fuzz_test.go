@@ -22,13 +22,13 @@ var (
 )
 
 // reference rewrites doc, which is valid JSON, slowly and by other means: it
-// walks encoding/json's tokens and decodes keys and values in full.
-func reference(t testing.TB, doc []byte, target Target) []byte {
+// walks encoding/json's tokens and decodes keys and values in full. told are the
+// links that OnNext should hear of.
+func reference(t testing.TB, doc []byte, target Target) (out []byte, told []string) {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(doc))
 	d.UseNumber()
 	var (
-		out   []byte
 		done  int64 // bytes of doc that are in out
 		stack []bool
 		isKey bool
@@ -38,7 +38,7 @@ func reference(t testing.TB, doc []byte, target Target) []byte {
 	for {
 		tok, err := d.Token()
 		if err == io.EOF {
-			return append(out, doc[done:]...)
+			return append(out, doc[done:]...), told
 		}
 		if err != nil {
 			t.Fatalf("reference: %v", err)
@@ -58,6 +58,9 @@ func reference(t testing.TB, doc []byte, target Target) []byte {
 			if n := originOf(doc, key, keyAt, start, end-1, s); n > 0 {
 				out = append(append(out, doc[done:start]...), target.String()...)
 				done = start + n
+				if strings.HasSuffix(key, `@odata.nextLink"`) && end-1-done <= maxNext {
+					told = append(told, s[link.FindStringSubmatchIndex(s)[2]:])
+				}
 			}
 		}
 		switch tok {
@@ -108,23 +111,44 @@ func rawLen(raw []byte, s string) int64 {
 	panic(fmt.Sprintf("%q does not begin with %q", raw, s))
 }
 
+// toldOf are the links that OnNext is told of when doc comes in one piece.
+func toldOf(t testing.TB, doc string, target Target) (told []string) {
+	t.Helper()
+	r := NewReader(strings.NewReader(doc), target)
+	r.OnNext = func(link string) { told = append(told, link) }
+	if out, err := io.ReadAll(r); err != nil || string(out) != rewritten(t, doc, target) {
+		t.Fatalf("with OnNext: got %q, %v, want what comes without", out, err)
+	}
+	return told
+}
+
 // check holds the Reader against the reference, whole and in odd pieces.
 func check(t testing.TB, doc []byte, seed uint64) {
 	t.Helper()
 	target := mustTarget(t, home)
 	whole := rewritten(t, string(doc), target)
+	told := toldOf(t, string(doc), target)
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	for _, max := range []int{1, 7, 100} {
-		src := &pieces{src: bytes.NewReader(doc), rnd: rnd, max: max}
-		if got := readOddly(t, NewReader(src, target), rnd, max); string(got) != whole {
+		r := NewReader(&pieces{src: bytes.NewReader(doc), rnd: rnd, max: max}, target)
+		var parts []string
+		r.OnNext = func(link string) { parts = append(parts, link) }
+		if got := readOddly(t, r, rnd, max); string(got) != whole {
 			t.Fatalf("in pieces of up to %d bytes: got %q\nin one piece %q", max, got, whole)
+		}
+		if !slices.Equal(parts, told) {
+			t.Fatalf("in pieces of up to %d bytes: told of %q\nin one piece %q", max, parts, told)
 		}
 	}
 	if !json.Valid(doc) {
 		return
 	}
-	if want := reference(t, doc, target); whole != string(want) {
+	want, links := reference(t, doc, target)
+	if whole != string(want) {
 		t.Fatalf("document  %q\ngot       %q\nreference %q", doc, whole, want)
+	}
+	if !slices.Equal(told, links) {
+		t.Fatalf("document  %q\ntold of   %q\nreference %q", doc, told, links)
 	}
 	if !json.Valid([]byte(whole)) {
 		t.Fatalf("document %q: the output is no longer JSON: %q", doc, whole)
@@ -136,6 +160,7 @@ var seeds = []string{
 	`{"value@odata.nextLink" : "http:\/\/a:b@x\u002f\u0061pi/a\u0026","@odata.deltaLink":null}`,
 	`{"@odata.context":"https://graph.microsoft.com/v1.0/$metadata#security/alerts_v2","a":{"@odata.nextLink":"https://x/v1.0/security/../users"}}`,
 	`[{"a":"\"@odata.nextLink\":\"https://x/api/a\""},"@odata.nextLink",{"@odata.@odata.context":"https://x/api"}]`,
+	"{\"@odata.nextLink\":\"https://x/api/a?\\ud83d\\u0041\xff\\t\"}",
 	"{\"@odata.nextLink\"\n:\t\"https://x\\\\/api/a\",\"@odata.nextLink\":\"https://x/API?\xff\"}",
 }
 
@@ -196,7 +221,7 @@ func TestReaderAgreesWithTheReference(t *testing.T) {
 	schemes := []string{`https://`, `http://`, `HTTPS:\/\/`, `http\u003A/\u002f`, `ftp://`, `//`, `https:/`, ``}
 	hosts := []string{`x`, `x:8443`, `u:p@x`, `[::1]`, `x\u002ecom`, ``, `\\`, `é`, `x\n`}
 	paths := []string{`/api`, `/api/`, `\/api/alerts`, `/\u0061PI/a`, `/v1.0/security/a`, `/v1.0/$metadata`, `/v1.0`, `//api`, `/./api`, `/api/../a`, `/api/%2e%2E`, `/x`, ``, `/api\\a`}
-	ends := []string{``, `?a=b//..`, `#f`, `\u003fa\u0026b`, `\"`, `?@odata.nextLink`}
+	ends := []string{``, `?a=b//..`, `#f`, `\u003fa\u0026b`, `\"`, `?@odata.nextLink`, `?\ud83d\ude00\ud83dé\\`}
 	spaces := []string{``, ` `, "\r\n\t"}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	pick := func(words []string) string { return words[rnd.IntN(len(words))] }

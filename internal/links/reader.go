@@ -30,6 +30,13 @@ var errImpossibleCount = errors.New("links: the source says it read more than it
 // that is why there is no Close, which could give a buffer to the next request
 // while this one is still being read. One that is abandoned is collected.
 type Reader struct {
+	// OnNext, when set before the first Read, is told of each @odata.nextLink that
+	// is turned home: the link from its path on, as JSON decodes it, such as
+	// /api/alerts?$skiptoken=a&b. It is called within the Read that hands out the
+	// end of the link, so it knows of the link before the caller can follow it.
+	// Links of more than 8 KiB, as the document has them, are not told.
+	OnNext func(link string)
+
 	src    io.Reader
 	target Target
 
@@ -40,6 +47,7 @@ type Reader struct {
 	pass   int    // bytes from start on that go out as they are
 	skip   int    // bytes after those that are dropped
 	insert []byte // what takes the place of the dropped
+	next   next
 }
 
 // NewReader returns a Reader of src that leads links to target. The errors of
@@ -56,6 +64,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 		switch {
 		case r.pass > 0:
 			k := copy(p[n:], r.buf[r.start:r.start+r.pass])
+			if r.next.on && r.next.take(p[n:n+k]) {
+				r.tell()
+			}
 			n += k
 			r.start += k
 			r.pass -= k
@@ -66,6 +77,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 			k := copy(p[n:], r.insert)
 			n += k
 			r.insert = r.insert[k:]
+			if len(r.insert) == 0 {
+				r.next.begin()
+			}
 		case r.start < r.end && r.decide():
 		case n > 0:
 			return n, nil
@@ -100,12 +114,20 @@ func (r *Reader) decide() bool {
 	switch {
 	case v == rewrite:
 		r.pass, r.skip, r.insert = i+at, end-at, r.target.base
+		r.next.pending = r.OnNext != nil && bytes.HasPrefix(data[i:], nextName)
 	case v == more && !ended:
 		r.pass = i
 	default:
 		r.pass = i + len(marker)
 	}
 	return r.pass > 0
+}
+
+// tell passes on the link that is complete.
+func (r *Reader) tell() {
+	if link, ok := r.next.link(); ok {
+		r.OnNext(link)
+	}
 }
 
 // partial counts the bytes at the end of data that a marker may begin with.

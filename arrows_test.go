@@ -50,6 +50,8 @@ var homes = map[string][]string{
 	"github.com/youmark/pkcs8":                                          {"internal/credential"},
 	"github.com/zalando/go-keyring":                                     {"internal/credential"},
 	"software.sslmate.com/src/go-pkcs12":                                {"internal/credential"},
+	"golang.org/x/net/http/httpproxy":                                   {"internal/egress"},
+	"golang.org/x/net/proxy":                                            {"internal/egress"},
 	"github.com/rs/zerolog":                                             {"cmd/defender-proxy", "proxy", "internal/audit", "internal/token", "internal/simulator"},
 }
 

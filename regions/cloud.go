@@ -86,13 +86,18 @@ var commercialRegions = []Name{US, EU, UK, AU, SWA, INA, AEA}
 // and its sibling for Defender XDR, the government hosts from "Microsoft
 // Defender for Endpoint for US Government customers"
 // (learn.microsoft.com/defender-endpoint, stored copies read 2026-11).
+//
+// commercial-legacy is commercial under the names that these pages gave the
+// regions before, fewer of them for Defender XDR: for networks whose firewalls
+// know only those.
+//
 // Government audiences are stated on no page: they are marked in Assumed and can
 // be overridden under clouds: in the configuration.
 func Clouds() []Cloud {
-	regional := func() map[Name]string {
-		m := make(map[Name]string, len(commercialRegions))
-		for _, n := range commercialRegions {
-			m[n] = "https://" + string(n) + ".api.security.microsoft.com"
+	in := func(before, after string, names ...Name) map[Name]string {
+		m := make(map[Name]string, len(names))
+		for _, n := range names {
+			m[n] = "https://" + before + string(n) + after
 		}
 		return m
 	}
@@ -100,13 +105,13 @@ func Clouds() []Cloud {
 	blobs := []string{"*.blob.core.windows.net", "*.securitycenter.windows.com"}
 	usBlobs := []string{"*.blob.core.usgovcloudapi.net"}
 
-	return []Cloud{
-		{
-			Name:      "commercial",
+	commercial := func(name string, mde, xdr map[Name]string) Cloud {
+		return Cloud{
+			Name:      name,
 			Authority: "https://login.microsoftonline.com",
 			Endpoints: map[Service]map[Name]string{
-				"mde":   regional(),
-				"xdr":   regional(),
+				"mde":   mde,
+				"xdr":   xdr,
 				"graph": one("https://graph.microsoft.com"),
 			},
 			Audiences: map[Service]string{
@@ -114,8 +119,14 @@ func Clouds() []Cloud {
 				"xdr":   "https://api.security.microsoft.com",
 				"graph": "https://graph.microsoft.com",
 			},
-			BlobHosts: blobs,
-		},
+			BlobHosts: slices.Clone(blobs),
+		}
+	}
+
+	return []Cloud{
+		commercial("commercial",
+			in("", ".api.security.microsoft.com", commercialRegions...),
+			in("", ".api.security.microsoft.com", commercialRegions...)),
 		{
 			Name:      "gcc",
 			Authority: "https://login.microsoftonline.com",
@@ -130,10 +141,13 @@ func Clouds() []Cloud {
 				"graph": "https://graph.microsoft.com",
 			},
 			Assumed:   assumed(),
-			BlobHosts: append(blobs, usBlobs...),
+			BlobHosts: slices.Concat(blobs, usBlobs),
 		},
 		government("gcc-high", "https://graph.microsoft.us", usBlobs),
 		government("dod", "https://dod-graph.microsoft.us", usBlobs),
+		commercial("commercial-legacy",
+			in("api-", ".securitycenter.microsoft.com", US, EU, UK, AU),
+			in("api-", ".security.microsoft.com", US, EU, UK)),
 	}
 }
 
@@ -160,6 +174,6 @@ func government(name, graph string, blobs []string) Cloud {
 			"graph": graph,
 		},
 		Assumed:   assumed(),
-		BlobHosts: blobs,
+		BlobHosts: slices.Clone(blobs),
 	}
 }

@@ -3,11 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"strings"
 	"time"
 	"unicode"
@@ -144,16 +141,10 @@ func (c *cli) loginOptions(cfg *config.Config, file string, t config.Tenant, flo
 }
 
 // outbound makes the transport of the configuration.
-func outbound(cfg *config.Config) (*http.Transport, error) {
-	s := egress.Settings{CAFile: cfg.Egress.CAFile, ConnectTimeout: cfg.Regions.ConnectTimeout}
-	if cfg.Egress.Proxy != "" {
-		proxy, err := url.Parse(cfg.Egress.Proxy)
-		if err != nil {
-			return nil, fmt.Errorf("egress.proxy: %w", errors.Unwrap(err)) // the URL may hold a password
-		}
-		s.Proxy = proxy
-	}
-	return egress.New(s)
+func outbound(cfg *config.Config) (*egress.Transport, error) {
+	return egress.New(egress.Settings{
+		Proxy: cfg.Egress.Proxy.URL(), CAFile: cfg.Egress.CAFile, ConnectTimeout: cfg.Regions.ConnectTimeout, HTTP2: cfg.Egress.HTTP2,
+	})
 }
 
 // signIn lets a person sign in and keeps what that brings.

@@ -55,6 +55,7 @@ func (s initial) hold(next, inForce *config.Config) (held *config.Config, keys [
 	hold(&h, "regions.connect_timeout", &c.Regions.ConnectTimeout, s.Regions.ConnectTimeout)
 	hold(&h, "regions.first_byte_timeout", &c.Regions.FirstByteTimeout, s.Regions.FirstByteTimeout)
 	hold(&h, "egress.proxy", &c.Egress.Proxy, s.Egress.Proxy)
+	hold(&h, "egress.http2", &c.Egress.HTTP2, s.Egress.HTTP2)
 	if f := s.Egress.CAFile; f == c.Egress.CAFile && f != "" && s.files[f] != contentOf(f) {
 		h.keys = append(h.keys, "egress.ca_file")
 	}

@@ -221,26 +221,38 @@ type Regions struct {
 	// How long one attempt may wait for the answer to begin. Default 240s; from
 	// 1s to 30m. Hunting queries are documented to take up to 200s.
 	FirstByteTimeout time.Duration `yaml:"first_byte_timeout" default:"240s" min:"1s" max:"30m"`
+
+	// Whether a hunting query that was sent and not answered may be sent to
+	// another region. That changes nothing there, but costs quota twice. Default
+	// false.
+	RepeatHunting bool `yaml:"repeat_hunting" default:"false"`
 }
 
 // Egress is how every outbound call leaves this machine.
 type Egress struct {
-	// The proxy for outbound calls, http:// or https://. Default: HTTPS_PROXY and
-	// NO_PROXY of the environment.
-	Proxy string `yaml:"proxy" kind:"proxy"`
+	// The network's proxy: http://, https://, socks5:// or socks5h://, with
+	// USER:PASSWORD@ in front of the host where it wants them, percent-encoded. A
+	// variable there is taken as it is. Names are looked up by the proxy.
+	// NO_PROXY of the environment holds. Default: HTTPS_PROXY of the environment.
+	Proxy ProxyURL `yaml:"proxy" kind:"proxy"`
+
+	// Whether to speak HTTP/2 where Microsoft offers it. Default false: HTTP/1.1,
+	// with a connection for each request under way.
+	HTTP2 bool `yaml:"http2" default:"false"`
 
 	// Certificates to trust beside the system's, a PEM file. Default none.
 	CAFile string `yaml:"ca_file" kind:"path"`
 }
 
-// Quota is the budget for the documented limits of Microsoft's APIs. This
-// version keeps none.
+// Quota is the budget for the documented limits of Microsoft's APIs, of which
+// this version keeps none, and the patience with them.
 type Quota struct {
 	// Whether budgets are kept. Default false in this version.
 	Enforce bool `yaml:"enforce" default:"false"`
 
-	// How long a read may wait for budget. Default 4s; from 0s to 1m. Has an
-	// effect only with enforce.
+	// How long a read or a hunting query may wait in all when Microsoft asks for
+	// patience with a short Retry-After; past that its answer is passed on. Default
+	// 4s; from 0s to 1m. 0s: it never waits.
 	MaxWait time.Duration `yaml:"max_wait" default:"4s" min:"0s" max:"1m"`
 
 	// How callers share a budget. Default fair. Has an effect only with enforce.

@@ -263,7 +263,7 @@ policy:
 func TestAValueThatAsksForNothingUnbuiltPasses(t *testing.T) {
 	for _, text := range []string{
 		"quota: {enforce: false}", "quota: {max_wait: 9s, share: fair, enforce: false}", "relay: {downloads: false}",
-		"relay: {}", "cache: {}", "cache: {ttl: {}, max_bytes: 1MiB}", "store: memory", "tenant_defaults: {}", "tenant_defaults: {hunting: legacy}",
+		"quota: {max_wait: 9s}", "quota: {max_wait: 0s}", "relay: {}", "cache: {}", "cache: {ttl: {}, max_bytes: 1MiB}", "store: memory", "tenant_defaults: {}", "tenant_defaults: {hunting: legacy}",
 		"clients: [{name: a, from: [127.0.0.1], headers: {}}]", "quota: {}",
 	} {
 		t.Run(text, func(t *testing.T) { parsed(t, minimal+text+"\n", contosoEnv) })

@@ -222,7 +222,11 @@ func (d *decoder) eachKey(n *yaml.Node, path string, secret bool, f func(key str
 }
 
 func (d *decoder) decodeScalar(n *yaml.Node, path string, v reflect.Value, r rules) {
-	text, used, err := expand(n.Value, d.lookup)
+	put := expand
+	if r.kind == kindProxy {
+		put = expandProxy
+	}
+	text, used, err := put(n.Value, d.lookup)
 	if err != nil {
 		d.fault(path, "%v", err)
 		return
@@ -231,8 +235,8 @@ func (d *decoder) decodeScalar(n *yaml.Node, path string, v reflect.Value, r rul
 		d.fromEnvironment(path, n.Value)
 	}
 	found := d.show(path, text)
-	if r.kind == kindVault {
-		// It may well be the secret itself.
+	if r.kind == kindVault || r.kind == kindProxy && strings.Count(text, ":") > 2 {
+		// It may well be the secret itself, or hold one.
 		found = "the value, which is not shown,"
 	}
 	if !used {

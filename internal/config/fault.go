@@ -53,8 +53,8 @@ func (f Faults) Error() string {
 // maxShown is the number of characters of a value that a fault repeats.
 const maxShown = 80
 
-// quote shows a value of the file. No value that is right holds an @, but a URL
-// with a password in it does.
+// quote shows a value of the file, but for those with an @: a URL with a password
+// in it has one.
 func quote(value string) string {
 	if strings.Contains(value, "@") {
 		return "the value, not shown for its @,"

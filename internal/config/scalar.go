@@ -21,7 +21,7 @@ const (
 	kindOutput   = "output"   // the same, or stdout or stderr
 	kindEndpoint = "endpoint" // string, a base URL that tokens are sent to
 	kindBase     = "base"     // string, a base URL for links
-	kindProxy    = "proxy"    // string, an HTTP proxy
+	kindProxy    = "proxy"    // ProxyURL
 	kindAudience = "audience" // string, a resource URI
 	kindVault    = "vault"    // string, the URL of a secret in Azure Key Vault
 	kindVaulted  = "vaulted"  // Secret, one that may be in Azure Key Vault
@@ -75,7 +75,7 @@ func parseText(text, kind string) (value, reason string) {
 	case kindBase:
 		return parseURL(text, webSchemes)
 	case kindProxy:
-		return parseURL(text, webSchemes)
+		return parseProxyURL(text)
 	case kindAudience:
 		return parseAudience(text)
 	case kindVault:

@@ -14,8 +14,9 @@ type Tenant struct {
 	// The directory's id, a GUID.
 	ID tenant.ID `yaml:"id" required:"the GUID of the directory"`
 
-	// The cloud that the directory lives in: commercial, gcc, gcc-high, dod, or
-	// one from clouds. Default commercial.
+	// The cloud that the directory lives in: commercial, gcc, gcc-high, dod,
+	// commercial-legacy (commercial under its old regional names, for firewalls
+	// that know no others), or one from clouds. Default commercial.
 	Cloud string `yaml:"cloud" default:"commercial"`
 
 	// How the proxy proves to Entra ID who it is.

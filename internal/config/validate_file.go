@@ -8,6 +8,9 @@ import (
 )
 
 func (v *validator) egress() {
+	if v.passwordInFile() {
+		v.warn("egress.proxy", "the password stands in the file; take it from an environment variable, as in http://user:${NAME}@host")
+	}
 	const key = "egress.ca_file"
 	if v.c.Egress.CAFile == "" || !v.clean(key) {
 		return

@@ -20,7 +20,8 @@ type IdentityOptions struct {
 	// system-assigned one.
 	ClientID string
 	// Transport carries the requests, without its proxy where it is an
-	// *http.Transport; nil means http.DefaultTransport.
+	// *http.Transport or has a method Direct, which gives it without; nil means
+	// http.DefaultTransport.
 	Transport http.RoundTripper
 }
 

@@ -70,12 +70,16 @@ func newMachine(o IdentityOptions) (*machine, error) {
 // next request comes in an hour.
 func (m *machine) straight() http.RoundTripper {
 	m.once.Do(func() {
-		m.direct = m.transport
-		if t, ok := m.transport.(*http.Transport); ok {
+		switch t := m.transport.(type) {
+		case interface{ Direct() http.RoundTripper }:
+			m.direct = t.Direct()
+		case *http.Transport:
 			own := t.Clone()
 			own.Proxy = nil
 			own.DisableKeepAlives = true
 			m.direct = own
+		default:
+			m.direct = t
 		}
 	})
 	return m.direct

@@ -9,9 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"time"
@@ -19,15 +17,24 @@ import (
 
 // Settings say how calls leave this machine.
 type Settings struct {
-	// Proxy is the URL of the network's proxy; nil means HTTPS_PROXY and NO_PROXY
-	// of the environment. Loopback and link-local addresses are always called
-	// straight.
+	// Proxy is the URL of the network's proxy, with the scheme http, https, socks5
+	// or socks5h, and with a user and password where it wants them; nil means
+	// HTTPS_PROXY of the environment. NO_PROXY of the environment holds for both, and
+	// loopback and link-local addresses are always called straight.
 	Proxy *url.URL
 	// CAFile is a PEM file of certificates to trust beside the system's; empty
 	// means none.
 	CAFile string
-	// ConnectTimeout bounds name lookup and dial, and again the TLS handshake.
+	// ConnectTimeout bounds all that has to happen until a request can be sent: name
+	// lookup, dial, the network's proxy, TLS. 0 means no bound.
 	ConnectTimeout time.Duration
+	// HTTP2 offers HTTP/2 to servers. Without it HTTP/1.1 is spoken: one connection
+	// for each request under way costs less processor time here than streams do,
+	// and a lost packet, or a caller who reads slowly, holds up one request only.
+	HTTP2 bool
+	// MaxAge is how long a connection gets new requests, give or take a tenth, while
+	// Run runs; 0 means ten minutes.
+	MaxAge time.Duration
 }
 
 const (
@@ -38,17 +45,25 @@ const (
 	// (learn.microsoft.com/azure/load-balancer/load-balancer-tcp-idle-timeout),
 	// so that few requests meet a dead one.
 	idleTimeout = 90 * time.Second
+	// maxAge bounds how long a change in the DNS goes unseen.
+	maxAge = 10 * time.Minute
 	// maxAnswerHeader bounds the headers of an answer, in bytes.
 	maxAnswerHeader = 256 << 10
+	// sessions is how many servers' TLS sessions are kept for resumption.
+	sessions = 256
+
+	// streamBuffer is what an answer may take up here, in bytes, while its reader
+	// does not read. The connection as a whole has no bound of its own, or one slow
+	// reader would hold up the others.
+	streamBuffer = 1 << 20
+	// A ping that stays without an answer ends an HTTP/2 connection within deadPath.
+	pingAfter   = 10 * time.Second
+	pingTimeout = 5 * time.Second
 )
 
-// New makes the transport. Redirects are not followed, for a transport follows
-// none; bodies are not decompressed.
-//
-// It speaks HTTP/1.1: one connection for each request under way costs less
-// processor time here than streams of HTTP/2 do, and a lost packet holds up one
-// request only.
-func New(s Settings) (*http.Transport, error) {
+// New makes the transport. Nothing is dialled. The errors are about CAFile, Proxy
+// and the proxies of the environment, and hold no password.
+func New(s Settings) (*Transport, error) {
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		roots = x509.NewCertPool() // then ca_file has to hold all there is to trust
@@ -62,41 +77,45 @@ func New(s Settings) (*http.Transport, error) {
 			return nil, fmt.Errorf("egress.ca_file %s holds no certificate in PEM form", s.CAFile)
 		}
 	}
-	dialer := &net.Dialer{Timeout: s.ConnectTimeout, KeepAlive: 15 * time.Second}
+	way, err := wayOut(s.Proxy)
+	if err != nil {
+		return nil, err
+	}
+	d := newDialer(s.ConnectTimeout, way, &tls.Config{
+		RootCAs:            roots,
+		MinVersion:         tls.VersionTLS12,
+		ClientSessionCache: tls.NewLRUClientSessionCache(sessions),
+	})
+	if d.alpn = []string{"http/1.1"}; s.HTTP2 {
+		d.alpn = []string{"h2", "http/1.1"}
+	}
+	t := &Transport{dialer: d, http2: s.HTTP2, maxAge: s.MaxAge}
+	if t.maxAge <= 0 {
+		t.maxAge = maxAge
+	}
+	t.current.Store(t.generation())
+	return t, nil
+}
+
+// generation makes a transport without connections. Redirects are not followed,
+// for a transport follows none; bodies are not decompressed.
+func (t *Transport) generation() *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(t.http2)
 	return &http.Transport{
-		Proxy:       proxyFor(s.Proxy),
-		DialContext: dialer.DialContext,
-		TLSClientConfig: &tls.Config{
-			RootCAs:            roots,
-			MinVersion:         tls.VersionTLS12,
-			ClientSessionCache: tls.NewLRUClientSessionCache(64),
-		},
-		TLSHandshakeTimeout:    s.ConnectTimeout,
+		DialContext:            t.dialer.plain,
+		DialTLSContext:         t.dialer.secure,
 		MaxIdleConns:           16 * idlePerHost,
 		MaxIdleConnsPerHost:    idlePerHost,
 		IdleConnTimeout:        idleTimeout,
 		MaxResponseHeaderBytes: maxAnswerHeader,
 		DisableCompression:     true,
 		Protocols:              protocols,
-	}, nil
-}
-
-// proxyFor gives the network's proxy for all that is beyond this machine. The
-// link-local addresses are this machine's too: there Azure gives it its identity
-// (learn.microsoft.com/azure/virtual-machines/instance-metadata-service, read
-// 2026-11: clients bypass web proxies to reach it).
-func proxyFor(proxy *url.URL) func(*http.Request) (*url.URL, error) {
-	beyond := http.ProxyFromEnvironment
-	if proxy != nil {
-		beyond = http.ProxyURL(proxy)
-	}
-	return func(r *http.Request) (*url.URL, error) {
-		host := r.URL.Hostname()
-		if a, err := netip.ParseAddr(host); host == "localhost" || err == nil && (a.Unmap().IsLoopback() || a.Unmap().IsLinkLocalUnicast()) {
-			return nil, nil
-		}
-		return beyond(r)
+		HTTP2: &http.HTTP2Config{
+			MaxReceiveBufferPerStream: streamBuffer,
+			SendPingTimeout:           pingAfter,
+			PingTimeout:               pingTimeout,
+		},
 	}
 }

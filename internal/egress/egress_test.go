@@ -1,46 +1,36 @@
 package egress
 
 import (
-	"encoding/pem"
+	"crypto/tls"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
+var quiet = log.New(io.Discard, "", 0)
+
 func TestACertificateOfOnesOwnIsTrusted(t *testing.T) {
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := upstream(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", "/elsewhere")
 		w.WriteHeader(302)
-	}))
-	defer server.Close()
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	}, nil)
 	for _, c := range []struct {
 		name, file string
 		ok         bool
-	}{{"with ca_file", ca, true}, {"without", "", false}} {
-		transport, err := New(Settings{CAFile: c.file, ConnectTimeout: 5 * time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer transport.CloseIdleConnections()
-		r, _ := http.NewRequest("GET", server.URL, nil)
-		resp, err := transport.RoundTrip(r)
+	}{{"with ca_file", trust(t, server.Certificate().Raw), true}, {"without", "", false}} {
+		resp, _, err := get(t, transport(t, Settings{CAFile: c.file}), server.URL)
 		if (err == nil) != c.ok {
 			t.Fatalf("%s: %v", c.name, err)
 		}
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode != 302 {
-				t.Errorf("%s: status %d, want the redirect itself", c.name, resp.StatusCode)
-			}
+		if err == nil && resp.StatusCode != 302 {
+			t.Errorf("%s: status %d, want the redirect itself", c.name, resp.StatusCode)
 		}
 	}
 }
@@ -57,42 +47,98 @@ func TestCAFileFaultsNameTheFile(t *testing.T) {
 	}
 }
 
-func TestTheProxyIsForEverythingBeyondThisMachine(t *testing.T) {
-	proxy := &url.URL{Scheme: "http", Host: "proxy.corp.example:3128"}
-	transport, err := New(Settings{Proxy: proxy})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for target, want := range map[string]*url.URL{
-		"https://api.security.microsoft.com/api": proxy, "https://login.microsoftonline.com/x": proxy, "https://10.0.0.1/": proxy,
-		"https://127.0.0.1:8443/": nil, "https://[::1]/": nil, "http://localhost:1/": nil, "https://[::ffff:127.0.0.1]/": nil,
-		"http://169.254.169.254/metadata/identity/oauth2/token": nil, "http://[fe80::1]/": nil, "http://169.255.0.1/": proxy,
+func TestHTTP2IsSpokenWhereItIsWantedAndOffered(t *testing.T) {
+	h := func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }
+	offers := upstream(t, h, func(s *httptest.Server) { s.EnableHTTP2 = true })
+	not := upstream(t, h, nil)
+	ca := trust(t, offers.Certificate().Raw)
+	through := (&network{target: offers.Listener.Addr().String()}).start(t, serveCONNECT, nil)
+	for _, c := range []struct {
+		name, target string
+		s            Settings
+		want         string
+	}{
+		{"both want it", offers.URL, Settings{HTTP2: true}, "HTTP/2.0"},
+		{"we do not", offers.URL, Settings{}, "HTTP/1.1"},
+		{"the server does not", not.URL, Settings{HTTP2: true}, "HTTP/1.1"},
+		{"both want it, through a proxy", "https://example.com/", Settings{HTTP2: true, Proxy: through.url("http")}, "HTTP/2.0"},
+		{"we do not, through a proxy", "https://example.com/", Settings{Proxy: through.url("http")}, "HTTP/1.1"},
 	} {
-		r, _ := http.NewRequest("GET", target, nil)
-		if got, err := transport.Proxy(r); err != nil || got != want {
-			t.Errorf("%s goes through %v, %v; want %v", target, got, err, want)
+		c.s.CAFile = ca
+		_, got, err := get(t, transport(t, c.s), c.target)
+		if err != nil || got != c.want {
+			t.Errorf("%s: %q, %v; want %s", c.name, got, err, c.want)
 		}
 	}
 }
 
-func TestAProxyGetsCONNECT(t *testing.T) {
-	asked := make(chan string, 1)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked <- r.Method + " " + r.Host
-		w.WriteHeader(403)
-	}))
-	defer server.Close()
-	u, _ := url.Parse(server.URL)
-	transport, err := New(Settings{Proxy: u, ConnectTimeout: 5 * time.Second})
+func TestTLSSessionsAreResumed(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		server := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.TLS.DidResume {
+				io.WriteString(w, "resumed")
+			}
+		}, func(s *httptest.Server) { s.TLS = &tls.Config{MaxVersion: version} })
+		tr := transport(t, Settings{CAFile: trust(t, server.Certificate().Raw)})
+		for i, c := range []struct {
+			name, want string
+			before     func()
+		}{
+			{"the first connection", "", func() {}},
+			{"the second", "resumed", tr.CloseIdleConnections},
+			{"one of the next generation", "resumed", func() { tr.renew(tr.generation()) }},
+		} {
+			c.before()
+			if _, got, err := get(t, tr, server.URL); err != nil || got != c.want {
+				t.Errorf("%s, %s (%d): %q, %v; want %q", tls.VersionName(version), c.name, i, got, err, c.want)
+			}
+		}
+	}
+}
+
+func TestOldVersionsOfTLSAreRefused(t *testing.T) {
+	for version, ok := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
+		server := upstream(t, func(http.ResponseWriter, *http.Request) {}, func(s *httptest.Server) {
+			s.TLS = &tls.Config{MinVersion: version, MaxVersion: version}
+		})
+		_, _, err := get(t, transport(t, Settings{CAFile: trust(t, server.Certificate().Raw)}), server.URL)
+		if (err == nil) != ok {
+			t.Errorf("a server that speaks %s alone gives %v", tls.VersionName(version), err)
+		}
+	}
+}
+
+// A caller that does not read holds as much as the stream's buffer and what the
+// sockets take, not the whole answer.
+func TestASlowReaderHoldsLittleOverHTTP2(t *testing.T) {
+	var sent atomic.Int64
+	stuck := make(chan struct{})
+	server := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		block := make([]byte, 64<<10)
+		for range 256 { // 16 MiB
+			if _, err := w.Write(block); err != nil {
+				break
+			}
+			http.NewResponseController(w).Flush()
+			sent.Add(int64(len(block)))
+		}
+		close(stuck)
+	}, func(s *httptest.Server) { s.EnableHTTP2 = true })
+	tr := transport(t, Settings{HTTP2: true, CAFile: trust(t, server.Certificate().Raw)})
+	r, _ := http.NewRequestWithContext(t.Context(), "GET", server.URL, nil)
+	resp, err := tr.RoundTrip(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, _ := http.NewRequest("GET", "https://api.security.microsoft.com/api/alerts", nil)
-	if resp, err := transport.RoundTrip(r); err == nil {
-		resp.Body.Close()
-		t.Error("a proxy that refuses gives an answer")
+	for last := int64(-1); last != sent.Load(); time.Sleep(500 * time.Millisecond) {
+		last = sent.Load()
 	}
-	if got := <-asked; got != "CONNECT api.security.microsoft.com:443" {
-		t.Errorf("the proxy was asked %q", got)
+	if got := sent.Load(); got > 2*streamBuffer {
+		t.Errorf("the server could send %d bytes that nobody read, want about %d", got, streamBuffer)
 	}
+	if n, err := io.Copy(io.Discard, resp.Body); err != nil || n != 16<<20 {
+		t.Errorf("the rest came as %d bytes, %v", n, err)
+	}
+	resp.Body.Close()
+	<-stuck
 }

@@ -20,6 +20,13 @@ type authority struct {
 	leaf tls.Certificate
 }
 
+// certifiedNames are those of Microsoft's under which callers come who look names up
+// elsewhere, such as behind a proxy of the network.
+var certifiedNames = []string{
+	"localhost", "*.vault.azure.net",
+	"api.security.microsoft.com", "*.api.security.microsoft.com", "graph.microsoft.com", "login.microsoftonline.com",
+}
+
 // newAuthority uses the real clock: the certificates are judged by the peers'
 // clocks, not by the simulated one.
 func newAuthority(address string) (*authority, error) {
@@ -53,7 +60,7 @@ func newAuthority(address string) (*authority, error) {
 		NotAfter:     ca.NotAfter,
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames:     []string{"localhost", "*.vault.azure.net"},
+		DNSNames:     certifiedNames,
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 	}
 	// Another address of 127.0.0.0/8 has to be named as well.
@@ -70,14 +77,15 @@ func newAuthority(address string) (*authority, error) {
 	}, nil
 }
 
-// config is the TLS of a listener, nil for a plain one.
-func (a *authority) config(secure bool) *tls.Config {
-	if !secure {
+// config is the TLS of a listener that speaks the given protocols, by their names
+// in ALPN; nil for a plain one.
+func (a *authority) config(protocols []string) *tls.Config {
+	if protocols == nil {
 		return nil
 	}
 	return &tls.Config{
 		Certificates: []tls.Certificate{a.leaf},
 		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{"http/1.1"},
+		NextProtos:   protocols,
 	}
 }

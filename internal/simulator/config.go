@@ -33,6 +33,9 @@ type Config struct {
 	// Delays are added to each answer, by region: us 30ms, eu 4ms, uk 8ms,
 	// au 60ms, swa 12ms, ina 45ms and aea 50ms where the map has no entry.
 	Delays map[string]time.Duration
+	// HTTP2 lets the regions offer HTTP/2 beside HTTP/1.1. A reset connection then
+	// ends all of its requests, and upgrade is 101 before the usual answer.
+	HTTP2 bool
 	// Quotas enforces the documented limits in calls.
 	Quotas bool
 	// Misbehave is the share of API and Entra answers, 0 to 1, that go wrong in

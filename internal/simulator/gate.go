@@ -314,6 +314,20 @@ func hijack(w http.ResponseWriter, r *http.Request) (c net.Conn, release func(ha
 	}, nil
 }
 
+// resetCaller ends the connection of a request with RST. Over HTTP/2 that ends the
+// other requests of the connection too.
+func resetCaller(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 2 {
+		if gc := connOf(r); gc != nil {
+			reset(gc.Conn)
+		}
+		panic(http.ErrAbortHandler)
+	}
+	if _, release, err := hijack(w, r); err == nil {
+		release(true)
+	}
+}
+
 // connOf finds the accepted connection below a request, nil without one.
 func connOf(r *http.Request) *gateConn {
 	switch c := r.Context().Value(connKey{}).(type) {

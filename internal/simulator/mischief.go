@@ -67,9 +67,7 @@ func (m *mischief) entra() *mishap {
 func (m mishap) strike(w http.ResponseWriter, r *http.Request, now time.Time) {
 	switch m {
 	case mishapReset:
-		if _, release, err := hijack(w, r); err == nil {
-			release(true)
-		}
+		resetCaller(w, r)
 	case mishapThrottled:
 		refuse(50196).write(w, r, now)
 	default:
@@ -81,9 +79,7 @@ func (m mishap) strike(w http.ResponseWriter, r *http.Request, now time.Time) {
 func (m mishap) strikeAPI(w http.ResponseWriter, r *http.Request) {
 	switch m {
 	case mishapReset:
-		if _, release, err := hijack(w, r); err == nil {
-			release(true)
-		}
+		resetCaller(w, r)
 	case mishapThrottled:
 		writeProblem(w, &problem{http.StatusTooManyRequests, "TooManyRequests", "API calls quota exceeded! You can send requests again in 1 second.", 1, ""})
 	case mishapUnauthorized:

@@ -114,21 +114,27 @@ func New(cfg Config) (*Simulator, error) {
 // bind opens the listeners in their fixed order.
 func (s *Simulator) bind() error {
 	port := s.cfg.BasePort
-	next := func(name string, tls bool, h http.Handler) (*gate, error) {
+	var plain []string
+	https := []string{"http/1.1"}
+	ofRegions := https
+	if s.cfg.HTTP2 {
+		ofRegions = []string{"h2", "http/1.1"}
+	}
+	next := func(name string, protocols []string, h http.Handler) (*gate, error) {
 		address := net.JoinHostPort(s.cfg.Address, strconv.Itoa(port))
 		if port != 0 {
 			port++
 		}
-		return newGate(name, address, s.authority.config(tls), h, s.stopped)
+		return newGate(name, address, s.authority.config(protocols), h, s.stopped)
 	}
 	var err error
-	if s.control, err = next("control", false, s.controlHandler()); err != nil {
+	if s.control, err = next("control", plain, s.controlHandler()); err != nil {
 		return err
 	}
-	if s.login, err = next("entra", true, s.entraHandler()); err != nil {
+	if s.login, err = next("entra", https, s.entraHandler()); err != nil {
 		return err
 	}
-	if s.blob, err = next("blob", true, s.blobHandler()); err != nil {
+	if s.blob, err = next("blob", https, s.blobHandler()); err != nil {
 		return err
 	}
 	for _, name := range regionNames {
@@ -137,15 +143,15 @@ func (s *Simulator) bind() error {
 			delay = defaultDelays[name]
 		}
 		r := &region{name: name, faults: newFaultBox(delay)}
-		if r.gate, err = next(name, true, s.regionHandler(r)); err != nil {
+		if r.gate, err = next(name, ofRegions, s.regionHandler(r)); err != nil {
 			return err
 		}
 		s.regions[name] = r
 	}
-	if s.vault.gate, err = next("vault", true, s.vaultHandler()); err != nil {
+	if s.vault.gate, err = next("vault", https, s.vaultHandler()); err != nil {
 		return err
 	}
-	s.identity.gate, err = next("identity", false, s.identityHandler())
+	s.identity.gate, err = next("identity", plain, s.identityHandler())
 	return err
 }
 

@@ -24,6 +24,10 @@ func (s *Simulator) regionFault(w http.ResponseWriter, r *http.Request, f Fault)
 		w.Header().Set("Content-Type", "application/json; odata.metadata=minimal")
 		io.WriteString(w, `{"@odata.context":"https://api.securitycenter.microsoft.com/api/$metadata#Alerts","value":[{"id":"da6`)
 	case FaultUpgrade:
+		if r.ProtoMajor == 2 { // knows no upgrade (RFC 9113, section 8.6), so that it is no more than odd
+			w.WriteHeader(http.StatusSwitchingProtocols)
+			return false
+		}
 		s.upgrade(w, r)
 	case FaultEndless:
 		s.endless(w, r)
@@ -66,9 +70,7 @@ func (s *Simulator) regionFault(w http.ResponseWriter, r *http.Request, f Fault)
 func (s *Simulator) commonFault(w http.ResponseWriter, r *http.Request, f Fault) bool {
 	switch f.Kind {
 	case FaultReset:
-		if _, release, err := hijack(w, r); err == nil {
-			release(true)
-		}
+		resetCaller(w, r)
 	case FaultHang:
 		select {
 		case <-r.Context().Done():

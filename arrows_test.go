@@ -25,7 +25,7 @@ var arrows = map[string][]string{
 	"internal/credential": {"internal/tenant", "internal/token"},
 	"internal/config":     {"internal/tenant", "policy", "regions"},
 	"internal/admin":      {"internal/audit", "internal/clients", "internal/listen", "internal/token", "policy", "regions"},
-	"proxy":               {"internal/audit", "internal/canon", "internal/clients", "internal/links", "internal/listen", "internal/tenant", "internal/token", "policy", "regions"},
+	"proxy":               {"internal/audit", "internal/canon", "internal/clients", "internal/egress", "internal/links", "internal/listen", "internal/tenant", "internal/token", "policy", "regions"},
 	"internal/simulator":  {"policy"},
 	"cmd/defender-proxy":  {"internal/admin", "internal/audit", "internal/clients", "internal/config", "internal/credential", "internal/egress", "internal/listen", "internal/simulator", "internal/tenant", "internal/token", "policy", "proxy", "regions"},
 }

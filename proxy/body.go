@@ -43,15 +43,14 @@ func (p *Proxy) readBody(w http.ResponseWriter, r *http.Request) (*body, error) 
 	}
 	b := &body{length: r.ContentLength}
 	b.caller = &callerReader{
-		src:   r.Body,
-		conn:  http.NewResponseController(w),
-		start: time.Now(),
-		idle:  p.Limits.BodyIdle,
-		left:  p.Limits.RequestBytes,
-		most:  p.Limits.RequestBytes,
-		body:  b,
+		src:  r.Body,
+		conn: http.NewResponseController(w),
+		idle: p.Limits.BodyIdle,
+		left: p.Limits.RequestBytes,
+		most: p.Limits.RequestBytes,
+		body: b,
 
-		patience: p.Limits.patience(),
+		patience: p.Limits.Patience(),
 	}
 	b.stream = b.caller
 	if b.length > maxKept {
@@ -91,6 +90,21 @@ func (b *body) open() io.ReadCloser {
 // complete reports whether the caller has sent the whole of it.
 func (b *body) complete() bool { return b.keep || b.caller.complete() }
 
+// hasten leaves the caller drainTime for each piece of what it still sends: the
+// answer has come, and net/http reads on before it passes it on.
+func (b *body) hasten() {
+	if b.caller == nil {
+		return
+	}
+	b.caller.mu.Lock()
+	defer b.caller.mu.Unlock()
+	if b.caller.eof || b.caller.ended {
+		return
+	}
+	b.caller.idle = min(b.caller.idle, drainTime)
+	_ = b.caller.conn.SetReadDeadline(time.Now().Add(b.caller.idle)) // not every connection has deadlines
+}
+
 // end lets nobody read on, and waits for a read that is under way. The transport
 // may still be reading when an answer comes early, and the caller's connection
 // is not to be touched once its handler has returned.
@@ -125,7 +139,7 @@ func tooLarge(most int64) *Refusal {
 type callerReader struct {
 	src   io.Reader
 	conn  *http.ResponseController
-	start time.Time
+	spent time.Duration // in reading
 	idle  time.Duration
 	left  int64
 	most  int64
@@ -151,7 +165,9 @@ func (c *callerReader) Read(p []byte) (int, error) {
 	if err := c.hurry(); err != nil {
 		return 0, err
 	}
+	begun := time.Now()
 	n, err := c.src.Read(p[:min(int64(len(p)), c.left+1)])
+	c.spent += time.Since(begun)
 	c.body.read.Add(int64(n))
 	if c.left -= int64(n); c.left < 0 {
 		return 0, c.fail(tooLarge(c.most))
@@ -196,11 +212,10 @@ func (c *callerReader) hurry() error {
 	case c.ended:
 		return errEnded
 	}
-	now := time.Now()
-	last := c.start.Add(c.idle + time.Duration(c.body.read.Load())*time.Second/minRate)
-	if pause := now.Add(c.idle); pause.Before(last) {
-		last = pause
-	}
+	// Only the time counts that is spent here: a region that takes the body slowly
+	// is not the caller's fault.
+	left := c.idle + time.Duration(c.body.read.Load())*time.Second/minRate - c.spent
+	last := time.Now().Add(min(left, c.idle))
 	_ = c.conn.SetReadDeadline(last) // not every connection has deadlines
 	_ = c.conn.SetWriteDeadline(last.Add(c.patience))
 	return nil

@@ -15,10 +15,12 @@
 //     whether the tenant's token permits it.
 //   - quota spends the documented budget. It lets everything pass so far.
 //   - token gives the bearer for the operation's audience.
-//   - region gives the endpoints in order, nearest first.
+//   - region gives the endpoints in order: where the page before came from, else
+//     the nearest first.
 //   - forward sends a request made from nothing: an allow-list of headers, the
-//     canonical path, the raw query, the bearer last. It sends again only where
-//     nothing can be done twice.
+//     canonical path, the raw query, the bearer last. Each attempt (attempt.go)
+//     ends unsent, unknown or answered, and that decides where it may be sent
+//     again; patience.go waits where Microsoft asks for it.
 //   - rewrite cleans the answer's headers and turns its links home.
 //   - audit writes the record, whatever happened; for a write one more before it
 //     is sent.

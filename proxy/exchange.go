@@ -42,9 +42,11 @@ type Exchange struct {
 	Bearer    *token.Bearer
 	Permits   *policy.Permits // of the bearer
 	Order     []regions.Endpoint
+	Choice    string // why the order begins as it does
 
 	// What forward and rewrite count.
 	Tried     []regions.Name // one for each attempt
+	Waited    time.Duration  // because Microsoft asked for it
 	Renewed   bool           // the token was refused, and another one asked for
 	Body      *body          // nil until the plan is made
 	Gone      bool           // the caller had left when the exchange ended
@@ -136,6 +138,7 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 		BytesIn:   x.BytesIn,
 		BytesOut:  x.BytesOut,
 		FirstByte: x.FirstByte,
+		Waited:    x.Waited,
 		UserAgent: shortened(r.UserAgent()),
 	}
 	if rec.Path == "" {
@@ -152,6 +155,12 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 	}
 	if x.Bearer != nil {
 		rec.TokenUTI = x.Bearer.Claims().UTI
+	}
+	if len(x.Tried) > 0 {
+		rec.RegionReason = x.Choice
+		if first := x.Tried[0]; x.region() != first {
+			rec.RegionReason = "after " + string(first) + " failed, which came first: " + x.Choice
+		}
 	}
 	for _, name := range x.Tried {
 		rec.Tried = append(rec.Tried, string(name))

@@ -10,16 +10,15 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
+	"defender-proxy/internal/egress"
+	"defender-proxy/policy"
 	"defender-proxy/regions"
 )
 
@@ -81,65 +80,125 @@ const maxSent = 3
 // forward sends the plan to the regions in order until one answers. It sends
 // again only
 //
-//   - what certainly did not arrive, because there was no connection,
-//   - GET and HEAD, after a failure or a 502, 503 or 504,
-//   - once more what was answered with 401, when there is another token.
+//   - what was not sent, because there was no connection,
+//   - GET and HEAD, and hunting queries if RepeatHunting says so, when no answer
+//     came,
+//   - GET and HEAD after a 502, 503 or 504,
+//   - once more what was answered with 401, when there is another token,
+//   - reads and hunting queries to the region that asked for a little patience.
 //
-// At most maxSent times does it reach a region, so that an outage is not
-// multiplied. No attempt begins once the longest one is over, so that a region
-// that hangs leaves room for one more try. The answer's body is the caller's to
-// close.
+// At most maxSent regions are reached, and what was sent is sent to another one
+// only as far as the pool's budget for repeats goes, so that an outage is not
+// multiplied. No attempt begins when the time of a whole one is over, waits not
+// counted, so that a region that hangs leaves room for one more try. The answer's
+// body is the caller's to close.
 func (p *Proxy) forward(ctx context.Context, x *Exchange, pl *plan) (*http.Response, error) {
 	defer func() { x.BytesIn = pl.body.read.Load() }()
-	deadline := time.Now().Add(p.Limits.ConnectTimeout + p.Limits.FirstByteTimeout)
+	begun := time.Now()
+	pool := x.upstream().Regions
+	waits := waits{left: p.Limits.MaxWait}
 	arrived := 0
-	for i, e := range x.Order {
-		resp, sent, err := p.try(ctx, x, pl, e)
-		if sent {
+	begin := func() bool { // whether there is time for another attempt
+		return time.Since(begun)-waits.total < p.Limits.ConnectTimeout+p.Limits.FirstByteTimeout
+	}
+	for i := 0; i < len(x.Order); {
+		last := i+1 == len(x.Order) || arrived+1 >= maxSent
+		var repeat func() bool
+		if !last && pl.body.keep && p.repeatable(x, pl) {
+			repeat = func() bool { return begin() && pool.Repeat() }
+		}
+		a, err := p.try(ctx, x, pl, x.Order[i], repeat)
+		if err != nil {
+			return nil, err
+		}
+		if a.outcome != unsent {
 			arrived++
 		}
-		more := i+1 < len(x.Order) && arrived < maxSent && time.Now().Before(deadline)
 		switch {
-		case err == nil && more && pl.safe() && pl.body.again() && ill(resp.StatusCode):
-			_ = resp.Body.Close()
-		case err == nil:
+		case a.outcome != answered && pl.body.failed.Load() != nil:
+			return nil, pl.body.failure(a.err)
+		case a.outcome != answered && ctx.Err() != nil:
+			return nil, a.err // the caller left
+		case i+1 < len(x.Order) && arrived < maxSent && begin() && p.elsewhere(x, pl, a) && (a.outcome == unsent || a.paid || pool.Repeat()):
+			a.discard()
+			i++
+			x.Order = reachableFirst(x.Order, i)
+		case a.outcome != answered:
+			return nil, p.unavailable(x, pl, fmt.Errorf("region %s: %w", x.Order[i].Region, a.err), a.outcome)
+		case begin() && p.patient(x, pl, a.resp, &waits):
+			a.discard()
+			if err := p.wait(ctx, x, &waits); err != nil {
+				return nil, err
+			}
+			arrived--
+		default:
 			x.FirstByte = time.Since(x.Start)
-			return resp, nil
-		case errors.As(err, new(*Refusal)):
-			return nil, err
-		case pl.body.failed.Load() != nil:
-			return nil, pl.body.failure(err)
-		case ctx.Err() != nil:
-			return nil, err // the caller left
-		case !more || !pl.body.again() || sent && !pl.safe():
-			return nil, p.unavailable(x, pl, fmt.Errorf("region %s: %w", e.Region, err), sent)
+			return a.resp, nil
 		}
 	}
 	return nil, refusal(RegionUnavailable, "There is no region to ask.") // order sees to it that there is one
 }
 
-// try sends the plan to one region, and once more with another token when the
-// first is refused.
-func (p *Proxy) try(ctx context.Context, x *Exchange, pl *plan, e regions.Endpoint) (resp *http.Response, sent bool, err error) {
-	if err := p.freshen(ctx, x); err != nil {
-		return nil, false, err
+// reachableFirst gives an order whose rest, from an index on, begins with those
+// that can be reached, as far as is known by now: much may have happened since the
+// order was made.
+func reachableFirst(order []regions.Endpoint, from int) []regions.Endpoint {
+	order = slices.Clone(order) // it is shared
+	slices.SortStableFunc(order[from:], func(a, b regions.Endpoint) int {
+		switch {
+		case a.Up() == b.Up():
+			return 0
+		case a.Up():
+			return -1
+		}
+		return 1
+	})
+	return order
+}
+
+// elsewhere reports whether the plan may go to another region after an attempt
+// that ended so.
+func (p *Proxy) elsewhere(x *Exchange, pl *plan, a attempt) bool {
+	if !pl.body.again() {
+		return false
 	}
-	x.Tried = append(x.Tried, e.Region)
-	resp, sent, err = p.attempt(ctx, pl, e, x.Bearer.Authorization())
-	if err != nil || resp.StatusCode != http.StatusUnauthorized || x.Renewed || !pl.body.again() {
-		return resp, sent, err
+	switch a.outcome {
+	case unsent:
+		return true
+	case unknown:
+		return p.repeatable(x, pl)
+	case answered:
+		return pl.safe() && ill(a.resp.StatusCode)
+	}
+	return false
+}
+
+// repeatable reports whether the plan may be sent again although it may have been
+// carried out.
+func (p *Proxy) repeatable(x *Exchange, pl *plan) bool {
+	return pl.safe() || p.RepeatHunting && x.Operation.Class == policy.ClassHunt
+}
+
+// try sends the plan to one region, and once more with another token when the
+// first is refused. The error is a refusal: there is no token.
+func (p *Proxy) try(ctx context.Context, x *Exchange, pl *plan, e regions.Endpoint, repeat func() bool) (attempt, error) {
+	if err := p.freshen(ctx, x); err != nil {
+		return attempt{}, err
+	}
+	a := p.attempt(ctx, x, pl, e, repeat)
+	if a.outcome != answered || a.resp.StatusCode != http.StatusUnauthorized || x.Renewed || !pl.body.again() {
+		return a, nil
 	}
 	x.Renewed = true
-	renewed, err := p.another(ctx, x, resp.Header)
+	renewed, err := p.another(ctx, x, a.resp.Header)
 	if err == nil && !renewed {
-		return resp, sent, nil // Microsoft's answer stands
+		return a, nil // Microsoft's answer stands
 	}
-	_ = resp.Body.Close()
+	a.discard()
 	if err != nil {
-		return nil, sent, err
+		return attempt{}, err
 	}
-	x.Tried = append(x.Tried, e.Region)
-	return p.attempt(ctx, pl, e, x.Bearer.Authorization())
+	return p.attempt(ctx, x, pl, e, repeat), nil
 }
 
 // ill reports whether a status speaks of the region's health rather than of the
@@ -148,98 +207,19 @@ func ill(status int) bool {
 	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
 }
 
-// maxEarly is how many 1xx answers may come before the answer. None of them is
-// passed on.
-const maxEarly = 8
-
-var (
-	errNoConnection = errors.New("no connection within regions.connect_timeout")
-	errNoAnswer     = errors.New("no answer within regions.first_byte_timeout")
-	errSwitched     = errors.New("the answer was 101 Switching Protocols, which nobody asked for")
-	errFlooded      = fmt.Errorf("more than %d early answers (1xx) came before the answer", maxEarly)
-)
-
-// attempt sends the plan to one endpoint. sent is false when no connection came
-// about, so that not a byte can have arrived.
-func (p *Proxy) attempt(ctx context.Context, pl *plan, e regions.Endpoint, authorization string) (resp *http.Response, sent bool, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	var connected atomic.Bool
-	timer := time.AfterFunc(p.Limits.ConnectTimeout, func() {
-		if connected.Load() {
-			cancel(errNoAnswer)
-		} else {
-			cancel(errNoConnection)
-		}
-	})
-	moved := func() { // a body that comes slowly is no slow answer
-		if connected.Load() {
-			timer.Reset(p.Limits.FirstByteTimeout)
-		}
-	}
-	pl.body.moved.Store(&moved)
-	early := 0
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) {
-			connected.Store(true)
-			pl.body.begun.Store(true)
-			timer.Reset(p.Limits.FirstByteTimeout)
-		},
-		Got1xxResponse: func(int, textproto.MIMEHeader) error {
-			if early++; early > maxEarly {
-				return errFlooded
-			}
-			return nil
-		},
-	})
-	resp, err = p.Transport.RoundTrip(pl.request(traced, e, authorization))
-	pl.body.moved.Store(nil) // from here on the answer sets the pace
-	sent = connected.Load()
-	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
-		_ = resp.Body.Close()
-		err = errSwitched
-	}
-	if err != nil {
-		timer.Stop()
-		if cause := context.Cause(ctx); errors.Is(cause, errNoAnswer) || errors.Is(cause, errNoConnection) {
-			err = cause
-		}
-		cancel(nil)
-		if sent {
-			err = withoutBytes(err)
-		}
-		p.report(ctx, pl, e, sent, err)
-		return nil, sent, err
-	}
-	p.Monitor.Report(e, regions.Answered(resp.StatusCode))
-	resp.Body = &upstreamBody{ReadCloser: resp.Body, timer: timer, pause: p.Limits.FirstByteTimeout, ctx: ctx, cancel: cancel}
-	return resp, sent, nil
-}
-
-// report tells the region's health what happened, unless it was the caller's
-// doing.
-func (p *Proxy) report(ctx context.Context, pl *plan, e regions.Endpoint, sent bool, err error) {
-	switch {
-	case pl.body.failed.Load() != nil:
-	case errors.Is(err, errNoAnswer):
-		p.Monitor.Report(e, regions.TimedOut(err))
-	case errors.Is(err, errNoConnection):
-		p.Monitor.Report(e, regions.ConnectFailed(err))
-	case errors.Is(err, context.Canceled):
-	case sent:
-		p.Monitor.Report(e, regions.Broken(err))
-	default:
-		p.Monitor.Report(e, regions.ConnectFailed(err))
-	}
-}
-
 // unavailable words that nobody answered, and what that means for a write.
-func (p *Proxy) unavailable(x *Exchange, pl *plan, err error, sent bool) *Refusal {
+func (p *Proxy) unavailable(x *Exchange, pl *plan, err error, o outcome) *Refusal {
 	r := &Refusal{Code: RegionUnavailable, Err: err, RetryAfter: 5 * time.Second}
-	r.Timeout = errors.Is(err, errNoAnswer) || errors.Is(err, errNoConnection)
+	var timeout net.Error
+	r.Timeout = errors.Is(err, errNoAnswer) || errors.Is(err, errNoConnection) || errors.Is(err, errLost) || errors.As(err, &timeout) && timeout.Timeout()
 	if errors.Is(err, errSwitched) || errors.Is(err, errFlooded) {
 		r.Code = InvalidAnswer
 	}
-	if sent && !pl.safe() {
+	if o == unknown && !pl.safe() && !x.Operation.Class.Writes() {
+		r.Message = fmt.Sprintf("The query was sent to region %s, but no answer came back (%s). It may have run and spent quota, so it is not sent again by itself.", x.region(), public(err))
+		return r
+	}
+	if o == unknown && !pl.safe() {
 		r.RetryAfter = 0
 		r.Message = fmt.Sprintf("The request was sent to region %s, but no answer came back (%s). It may have been carried out, so it is not sent again: look at its effect before you repeat it.", x.region(), public(err))
 		return r
@@ -260,8 +240,13 @@ func (p *Proxy) unavailable(x *Exchange, pl *plan, err error, sent bool) *Refusa
 func public(err error) string {
 	var cert *tls.CertificateVerificationError
 	var dns *net.DNSError
+	var way *egress.ProxyError
 	switch {
-	case errors.Is(err, errNoConnection), errors.Is(err, errNoAnswer), errors.Is(err, errSwitched), errors.Is(err, errFlooded):
+	case errors.As(err, &way) && way.Status != 0:
+		return way.Error()
+	case errors.As(err, &way):
+		return "the network's proxy (egress.proxy) gave no connection"
+	case errors.Is(err, errNoConnection), errors.Is(err, errNoAnswer), errors.Is(err, errLost), errors.Is(err, errRefused), errors.Is(err, errSwitched), errors.Is(err, errFlooded):
 		return innermost(err).Error()
 	case errors.As(err, &cert):
 		return "its certificate is not trusted; an operator sets egress.ca_file where a proxy of the network inspects TLS"
@@ -279,7 +264,7 @@ func public(err error) string {
 func withoutBytes(err error) error {
 	var timeout net.Error
 	for _, known := range []error{
-		errNoAnswer, errNoConnection, errSwitched, errFlooded, errEndless, context.Canceled, io.ErrUnexpectedEOF, io.EOF, net.ErrClosed,
+		errNoAnswer, errNoConnection, errLost, errRefused, errSwitched, errFlooded, errEndless, context.Canceled, io.ErrUnexpectedEOF, io.EOF, net.ErrClosed,
 		syscall.ECONNRESET, syscall.EPIPE, gzip.ErrHeader, gzip.ErrChecksum,
 	} {
 		if errors.Is(err, known) {
@@ -296,32 +281,5 @@ func innermost(err error) error {
 	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
 		err = next
 	}
-	return err
-}
-
-// upstreamBody is the body of an answer that may not pause for too long.
-type upstreamBody struct {
-	io.ReadCloser
-	timer  *time.Timer
-	pause  time.Duration
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-}
-
-func (b *upstreamBody) Read(p []byte) (int, error) {
-	b.timer.Reset(b.pause)
-	n, err := b.ReadCloser.Read(p)
-	if cause := context.Cause(b.ctx); err != nil && cause != nil {
-		// Not even an EOF is believed now: an upstream that sees us go may end
-		// its answer neatly, in the middle, before our socket is closed.
-		err = cause
-	}
-	return n, err
-}
-
-func (b *upstreamBody) Close() error {
-	b.timer.Stop()
-	err := b.ReadCloser.Close()
-	b.cancel(nil)
 	return err
 }

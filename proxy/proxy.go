@@ -89,17 +89,25 @@ type Limits struct {
 	// BodyIdle is how long a caller may pause while it sends a body or reads an
 	// answer.
 	BodyIdle time.Duration
+	// MaxWait is how long a read or a hunting query may wait in all because
+	// Microsoft asks for patience with a Retry-After; 0: not at all.
+	MaxWait time.Duration
 }
 
-// patience is the longest that a request whose body has come may wait for its
-// answer to begin: one attempt that hangs to its end, and one more.
-func (l Limits) patience() time.Duration { return 2 * (l.ConnectTimeout + l.FirstByteTimeout) }
+// Patience is the longest that a request whose body has come may wait for its
+// answer to begin: for a region to be measured; for an attempt that ends late and
+// one more that hangs to its end; for another token and one attempt more with it;
+// and as long as Microsoft asks for.
+func (l Limits) Patience() time.Duration {
+	return l.ConnectTimeout + 3*(l.ConnectTimeout+l.FirstByteTimeout) + 2*longestWait + l.MaxWait
+}
 
 // Metrics counts what happened. Observe is called once a request, concurrently,
 // and must not keep the record.
 type Metrics interface{ Observe(*audit.Record) }
 
-// Deps are the parts that a Proxy is made of. All are needed but ForwardHeaders.
+// Deps are the parts that a Proxy is made of. All are needed but ForwardHeaders
+// and Pages.
 type Deps struct {
 	Policy    *policy.Policy
 	Clients   []Client // in the order in which they are searched
@@ -112,6 +120,12 @@ type Deps struct {
 	Metrics         Metrics
 	Log             zerolog.Logger
 	Limits          Limits
+	// RepeatHunting lets a hunting query that was sent and not answered be sent
+	// to another region. It changes nothing there, but costs quota.
+	RepeatHunting bool
+	// Pages remembers where the pages of a query come from. It is shared by the
+	// snapshots of a process; nil: a new one.
+	Pages *regions.Pages
 	// ForwardHeaders are request headers to let through beyond the fixed list.
 	ForwardHeaders []string
 	// Version stands in the User-Agent of requests that have none.
@@ -125,6 +139,7 @@ type Proxy struct {
 	headers headerList
 	pages   *mux.Router
 	load    load
+	waiting atomic.Int64 // requests that are patient
 
 	longestWait time.Duration // for a token; the constant, but in tests
 }
@@ -136,10 +151,13 @@ func New(d Deps) (*Proxy, error) {
 		return nil, errors.New("proxy: no policy")
 	case d.Transport == nil || d.Monitor == nil || d.Audit == nil || d.Metrics == nil:
 		return nil, errors.New("proxy: transport, monitor, audit and metrics are all needed")
-	case d.Limits.InFlight <= 0 || d.Limits.RequestBytes <= 0 || d.Limits.ConnectTimeout <= 0 || d.Limits.FirstByteTimeout <= 0 || d.Limits.BodyIdle <= 0:
+	case d.Limits.InFlight <= 0 || d.Limits.RequestBytes <= 0 || d.Limits.ConnectTimeout <= 0 || d.Limits.FirstByteTimeout <= 0 || d.Limits.BodyIdle <= 0 || d.Limits.MaxWait < 0:
 		return nil, errors.New("proxy: every limit must be above 0")
 	}
 	p := &Proxy{Deps: d, tenants: make(map[string]*Tenant, len(d.Tenants)), headers: newHeaderList(d.ForwardHeaders), longestWait: longestWait}
+	if p.Pages == nil {
+		p.Pages = regions.NewPages()
+	}
 	for i := range d.Tenants {
 		t := &d.Tenants[i]
 		if _, ok := p.tenants[t.Name]; ok {

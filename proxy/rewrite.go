@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -45,17 +46,18 @@ func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exch
 	if r.Method == http.MethodHead {
 		return p.pass(w, resp.Body, resp.StatusCode, false)
 	}
+	p.notePage(x, resp.StatusCode)
 	var turned io.Reader
 	if resp.Header.Get("Content-Encoding") == "gzip" {
 		plain, err := gzip.NewReader(resp.Body)
 		if err != nil {
 			return brokeOff(err)
 		}
-		packed := newPacked(links.NewReader(plain, x.Target))
+		packed := newPacked(p.linked(plain, x))
 		defer packed.release()
 		turned = packed
 	} else {
-		turned = links.NewReader(resp.Body, x.Target)
+		turned = p.linked(resp.Body, x)
 	}
 	if resp.ContentLength < 0 || resp.ContentLength > maxWhole {
 		return p.pass(w, turned, resp.StatusCode, resp.ContentLength < 0)
@@ -72,6 +74,16 @@ func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exch
 	}
 	h["Content-Length"] = []string{strconv.Itoa(whole.Len())}
 	return p.pass(w, whole, resp.StatusCode, false)
+}
+
+// linked turns the links of a document home, and remembers for the link to the
+// next page where this one came from.
+func (p *Proxy) linked(src io.Reader, x *Exchange) io.Reader {
+	r := links.NewReader(src, x.Target)
+	if x.Method == http.MethodGet {
+		r.OnNext = func(link string) { p.noteLink(x, link) }
+	}
+	return r
 }
 
 var wholes = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, maxWhole+bytes.MinRead)) }}
@@ -235,6 +247,19 @@ func fill(src io.Reader, buf []byte, once bool) (n int, err error) {
 }
 
 var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// answered adds to the failure of an answer what it means for a write: that it was
+// most likely carried out, so that nobody takes a 502 for leave to repeat it.
+func (x *Exchange) answered(status int, err error) error {
+	var refused *Refusal
+	if !errors.As(err, &refused) || refused.Code != InvalidAnswer || !x.Operation.Class.Writes() {
+		return err
+	}
+	refused.RetryAfter = 0
+	refused.Message = fmt.Sprintf("Microsoft answered %d to this write, but the answer cannot be passed on. %s It may have been carried out: look at its effect before you repeat it.",
+		status, strings.TrimSuffix(refused.Message, " Try again."))
+	return err
+}
 
 // brokeOff words an answer that did not come to its end. Where the caller left,
 // and took the request along, handle says so instead.

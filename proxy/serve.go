@@ -57,30 +57,33 @@ func (p *Proxy) serve(w *answer, r *http.Request, x *Exchange) (err error) {
 	if err = p.spend(ctx, x); err != nil {
 		return err
 	}
-	if x.Order, err = p.order(x); err != nil {
-		return err
-	}
 	plan, err := p.plan(x, w, r)
 	if err != nil {
 		return err
 	}
 	x.Body = plan.body
+	var resp *http.Response
 	defer func() {
 		x.Gone = ctx.Err() != nil // end may wake a read, which ends the context too
 		plan.body.end()
+		if resp != nil { // last, because over HTTP/2 it waits for whoever reads the caller's body
+			_ = resp.Body.Close()
+		}
 	}()
 	if err = p.freshen(ctx, x); err != nil {
+		return err
+	}
+	if x.Order, x.Choice, err = p.order(ctx, x); err != nil {
 		return err
 	}
 	if err = p.announce(x, r); err != nil {
 		return err
 	}
-	resp, err := p.forward(ctx, x, plan)
-	if err != nil {
+	if resp, err = p.forward(ctx, x, plan); err != nil {
 		return err
 	}
-	defer resp.Body.Close()
-	return p.rewrite(w, r, resp, x)
+	plan.body.hasten()
+	return x.answered(resp.StatusCode, p.rewrite(w, r, resp, x))
 }
 
 // handle runs a request from its first byte to its record. It is the one place
@@ -110,6 +113,8 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, l *listener) {
 		if refused.Code == Internal {
 			p.Log.Error().Str("request_id", x.ID).Err(x.Err).Msg("request failed")
 		}
+		clear(out.Header()) // an answer that turned out bad may have left some there
+		out.Header().Set("X-Request-Id", x.ID)
 		refused.write(out, x.ID)
 	}
 	x.Status, x.BytesOut = out.status, out.bytes

@@ -180,7 +180,10 @@ func (p *parts) listen() error {
 			ConnectTimeout:   cfg.Regions.ConnectTimeout,
 			FirstByteTimeout: cfg.Regions.FirstByteTimeout,
 			BodyIdle:         bodyIdle,
+			MaxWait:          cfg.Quota.MaxWait,
 		},
+		RepeatHunting:  cfg.Regions.RepeatHunting,
+		Pages:          p.pages,
 		ForwardHeaders: cfg.ForwardHeaders,
 		Version:        buildVersion(),
 	})

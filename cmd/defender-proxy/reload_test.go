@@ -135,11 +135,11 @@ func TestWhatCannotChangeIsNamedAndTheRestApplies(t *testing.T) {
 	l.config["limits"] = object{"token_concurrency": 3, "idle_timeout": "7s", "max_in_flight": 9}
 	l.config["regions"] = object{"probe_interval": "1h", "first_byte_timeout": "1s"}
 	l.config["audit"] = object{"file": "stderr"}
-	l.config["egress"] = object{"ca_file": "ca.pem", "proxy": "http://proxy.example:3128"}
+	l.config["egress"] = object{"ca_file": "ca.pem", "proxy": "http://proxy.example:3128", "http2": true}
 	l.config["clients"] = []object{{"name": "local", "from": []string{"127.0.0.0/8"}, "allow": []string{"alerts.*"}}}
 	l.save()
 	want := []string{
-		"listeners[1].address", "admin.address", "regions.probe_interval", "regions.first_byte_timeout", "egress.proxy", "audit.file",
+		"listeners[1].address", "admin.address", "regions.probe_interval", "regions.first_byte_timeout", "egress.proxy", "egress.http2", "audit.file",
 		"limits.token_concurrency", "limits.idle_timeout",
 	}
 	for range 2 { // until the restart, each time

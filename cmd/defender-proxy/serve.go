@@ -22,6 +22,7 @@ import (
 	"defender-proxy/internal/audit"
 	"defender-proxy/internal/config"
 	"defender-proxy/internal/listen"
+	"defender-proxy/proxy"
 )
 
 func (c *cli) serve() *cobra.Command {
@@ -230,12 +231,14 @@ func (s *service) bind(ctx context.Context) (servers []*server, where addresses,
 // deadline of their own as a whole: proxy moves it on while they make progress.
 func (s *service) httpServer(h http.Handler) http.Server {
 	cfg := s.started
+	longest := proxy.Limits{
+		ConnectTimeout: cfg.Regions.ConnectTimeout, FirstByteTimeout: cfg.Regions.FirstByteTimeout,
+		MaxWait: time.Minute, // the most that quota.max_wait can become by a reload
+	}
 	return http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: cfg.Limits.ReadHeaderTimeout,
-		// The longest wait for an answer to begin: one attempt that hangs to its
-		// end, and one more.
-		WriteTimeout:                 2*(cfg.Regions.ConnectTimeout+cfg.Regions.FirstByteTimeout) + bodyIdle, // moved on while a body comes
+		Handler:                      h,
+		ReadHeaderTimeout:            cfg.Limits.ReadHeaderTimeout,
+		WriteTimeout:                 longest.Patience() + bodyIdle, // moved on while a body comes
 		IdleTimeout:                  cfg.Limits.IdleTimeout,
 		MaxHeaderBytes:               int(cfg.Limits.HeaderBytes),
 		DisableGeneralOptionsHandler: true, // OPTIONS * is a request like any other, to be refused and recorded

@@ -11,10 +11,10 @@ FUZZTIME ?= 30s
 SOAK     ?= 5m
 SEED     ?= 0
 
-.PHONY: help build demo test check fmt vet staticcheck race tidy cross bench soak keyring fuzz vuln cover clean
+.PHONY: help build demo test check fmt vet staticcheck race tidy cross bench bench-latency soak longest keyring network fuzz vuln cover clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/defender-proxy, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/defender-proxy ./cmd/defender-proxy
@@ -55,14 +55,25 @@ cross: ## build for every platform that is promised, and vet for the two other s
 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./policy ./proxy ./regions ./internal/...
-	$(GO) test -run '^$$' -bench . -benchtime 8x ./integration/bench
+	$(GO) test -run '^$$' -bench . -skip Latency -benchtime 8x ./integration/bench
+
+bench-latency: ## measure what a caller waits, over a network as wide as the world; takes some minutes
+	$(GO) test -run '^$$' -bench Latency -benchtime 1x ./integration/bench
 
 soak: ## let Entra ID misbehave for SOAK (5m) under 64 callers; SEED=n repeats a run
 	$(GO) test -race -count=1 -v -timeout 2h -run Soak ./integration -args -soak=$(SOAK) -soak.seed=$(SEED)
 
+longest: ## let a hunting query take the 200 s that are documented at most
+	$(GO) test -count=1 -timeout 10m -run LongestQuery ./integration -args -longest=200s
+
 keyring: ## test against the real Secret Service (Debian: dbus, gnome-keyring)
 	XDG_DATA_HOME=$$(mktemp -d) timeout 300 dbus-run-session -- sh -c \
 		'printf "\n" | gnome-keyring-daemon --unlock --components=secrets >/dev/null; exec $(GO) test -count=1 -tags keyring -run KeyringOfTheSystem ./internal/credential'
+
+network: ## test over a real network and with real proxies; root on Linux (Debian: iproute2, microsocks, squid-openssl)
+	$(GO) vet -tags network ./integration
+	$(GO) run $(STATICCHECK) -tags network ./integration
+	$(GO) test -race -count=1 -tags network -timeout 10m -run '^TestNetwork' ./integration
 
 fuzz: ## fuzz each target for FUZZTIME (30s)
 	@for f in $$(git ls-files '*_test.go' | xargs grep -l '^func Fuzz'); do \

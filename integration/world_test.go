@@ -145,6 +145,12 @@ func inRegions(c object, names ...string) {
 	c["tenants"].([]object)[0]["regions"] = object{"allow": names}
 }
 
+// preferring keeps the tenant to some regions and begins with the first of them
+// while that is well, whatever this machine's mood does to the measures.
+func preferring(c object, names ...string) {
+	c["tenants"].([]object)[0]["regions"] = object{"allow": names, "prefer": names[0]}
+}
+
 // probing measures the regions often, so that a bad first sample on a busy
 // machine does not decide the order for half a minute.
 func probing(c object) { c["regions"] = object{"probe_interval": "1s"} }
@@ -299,24 +305,44 @@ func (w *world) ready() {
 	})
 }
 
-// nearest waits until every region has been measured and requests would go to
-// one first.
+// place is a row of /-/regions.
+type place struct {
+	Service, Region, Host string
+	Healthy, Resting      bool
+	LatencyMS             float64 `json:"latency_ms"`
+	Samples, Failures     int
+	Chosen                []string
+}
+
+// places reads /-/regions: the rows of one service, by region.
+func (w *world) places(service string) map[string]place {
+	w.t.Helper()
+	a := w.get(w.admin + "/-/regions")
+	var view struct{ Regions []place }
+	if err := json.Unmarshal(a.body, &view); err != nil {
+		w.t.Fatalf("/-/regions: %v: %v", err, a)
+	}
+	rows := make(map[string]place)
+	for _, r := range view.Regions {
+		if r.Service == service {
+			rows[r.Region] = r
+		}
+	}
+	return rows
+}
+
+// nearest waits until every region has been measured and requests for Defender
+// for Endpoint would go to one first.
 func (w *world) nearest(region string) {
 	w.t.Helper()
+	w.nearestOf("mde", region)
+}
+
+func (w *world) nearestOf(service, region string) {
+	w.t.Helper()
 	w.eventually("the nearest region is "+region, func() error {
-		var view struct {
-			Regions []struct {
-				Service, Region   string
-				Samples, Failures int
-				Chosen            []string
-			}
-		}
-		if err := json.Unmarshal(w.get(w.admin+"/-/regions").body, &view); err != nil {
-			return err
-		}
-		for _, r := range view.Regions {
+		for _, r := range w.places(service) {
 			switch {
-			case r.Service != "mde":
 			case r.Samples+r.Failures == 0:
 				return fmt.Errorf("%s has not been measured", r.Region)
 			case len(r.Chosen) > 0 && r.Region != region:
@@ -355,6 +381,9 @@ type record struct {
 	RequestID                                                                                   string `json:"request_id"`
 	TokenUTI                                                                                    string `json:"token_uti"`
 	Status, Attempts                                                                            int
+	Tried                                                                                       []string
+	RegionReason                                                                                string  `json:"region_reason"`
+	Waited                                                                                      float64 `json:"waited_ms"`
 	BytesIn                                                                                     int64   `json:"bytes_in"`
 	BytesOut                                                                                    int64   `json:"bytes_out"`
 	Duration                                                                                    float64 `json:"duration_ms"`

@@ -22,12 +22,7 @@ import (
 // file of a folder, before a simulator: the time until it listens, until each
 // tenant has its token (ready), and the memory that the process holds then.
 func BenchmarkStart(b *testing.B) {
-	binary := filepath.Join(b.TempDir(), "defender-proxy.exe")
-	build := exec.Command("go", "build", "-o", binary, "defender-proxy/cmd/defender-proxy")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		b.Fatal(err)
-	}
+	binary := build(b)
 	const most = 1000
 	var tenants []simulator.Tenant
 	for i := range most {
@@ -105,6 +100,25 @@ func startConfiguration(b *testing.B, sim *simulator.Simulator, tenants []simula
 	return filepath.Join(dir, "proxy.yaml")
 }
 
+// addresses reads a proxy's log until both its addresses are there, or the log
+// ends, and gives them as http://host:port.
+func addresses(log io.Reader) (callers, operator string) {
+	lines := bufio.NewScanner(log)
+	for (callers == "" || operator == "") && lines.Scan() {
+		var entry struct{ Message, Address, For string }
+		if json.Unmarshal(lines.Bytes(), &entry) != nil || entry.Message != "listening" {
+			continue
+		}
+		switch entry.For {
+		case "callers":
+			callers = "http://" + entry.Address
+		case "operator":
+			operator = "http://" + entry.Address
+		}
+	}
+	return callers, operator
+}
+
 // startOnce starts the proxy and ends it when every tenant has its token. The
 // memory is in bytes, 0 where /proc does not tell.
 func startOnce(b *testing.B, binary, file string) (listening, ready time.Duration, memory float64) {
@@ -123,14 +137,7 @@ func startOnce(b *testing.B, binary, file string) (listening, ready time.Duratio
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
 	}()
-	admin := ""
-	lines := bufio.NewScanner(log)
-	for admin == "" && lines.Scan() {
-		var entry struct{ Message, Address, For string }
-		if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.Message == "listening" && entry.For == "operator" {
-			admin = "http://" + entry.Address
-		}
-	}
+	_, admin := addresses(log)
 	listening = time.Since(begun)
 	go func() { _, _ = io.Copy(io.Discard, log) }()
 	for deadline := time.Now().Add(time.Minute); ; {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"strings"
 	"sync"
 	"time"
 
@@ -88,7 +89,7 @@ func (p *Proxy) attempt(ctx context.Context, x *Exchange, pl *plan, e regions.En
 		}
 		w.cancel(nil)
 		a := attempt{outcome: unknown, err: err, paid: w.paid}
-		if w.unsent() {
+		if w.unsent() || tooManyHeaders(err) {
 			a.outcome = unsent
 		} else {
 			a.err = withoutBytes(err)
@@ -131,7 +132,7 @@ func (p *Proxy) report(pl *plan, e regions.Endpoint, a attempt, w *watch) {
 	switch {
 	case pl.body.failed.Load() != nil, errors.Is(a.err, errLost), errors.Is(a.err, context.Canceled):
 	case w.got && a.outcome == unsent:
-		// The connection is well: what this request is like kept it from being sent.
+		// The connection is well: the request is such that it cannot be sent.
 	case errors.Is(a.err, errNoAnswer):
 		p.Monitor.Report(e, regions.TimedOut(a.err))
 	case !w.got:
@@ -316,10 +317,15 @@ func (w *watch) end() {
 	w.timer.Stop()
 }
 
-// unsent reports whether not a byte of the request can have arrived. What was written
-// to a connection before the last one was a GET or HEAD.
-func (w *watch) unsent() bool {
-	return !w.got && (!w.safe || w.conns == 0) || w.got && w.streams && !w.wrote
+// unsent reports whether not a byte of the request can have arrived, when it is
+// over. What was written to a connection before the last one was a GET or HEAD.
+func (w *watch) unsent() bool { return !w.got && (!w.safe || w.conns == 0) }
+
+// tooManyHeaders reports whether err is that the settings of an HTTP/2 server do not
+// allow the headers. net/http finds that before it writes a byte, and has no name
+// for the error that others could use.
+func tooManyHeaders(err error) bool {
+	return strings.HasSuffix(err.Error(), "http2: request header list larger than peer's advertised limit")
 }
 
 // upstreamBody is the body of an answer that may not pause for too long.

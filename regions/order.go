@@ -15,6 +15,11 @@ type choice struct {
 	// settled says that every region which can be reached had been measured. Until
 	// then the margins hold nothing: the first to answer is not the nearest.
 	settled bool
+	// displaced was first until it could not be reached or went out; the zero
+	// Endpoint when no such thing happened. Once it is the nearest again it takes
+	// its place back, though it may not be better by both margins: those are
+	// against flapping, and an outage is none.
+	displaced Endpoint
 }
 
 type cause int
@@ -96,7 +101,7 @@ func (p *Pool) arrange(s Settings) []Change {
 			next.settled = false
 		}
 	}
-	if old == nil || next.cause != old.cause || next.reason != old.reason || next.settled != old.settled || !slices.Equal(next.order, old.order) {
+	if old == nil || next.cause != old.cause || next.reason != old.reason || next.settled != old.settled || next.displaced != old.displaced || !slices.Equal(next.order, old.order) {
 		p.choice.Store(&next)
 	}
 	if informed(next.order) {
@@ -128,12 +133,16 @@ func (p *Pool) choose(old *choice, all []standing, s Settings) (Endpoint, choice
 		return all[i].Endpoint, choice{cause: byPreference, reason: "preferred by the configuration"}
 	}
 	from := ""
+	var displaced Endpoint
 	if old != nil {
+		displaced = old.displaced
 		current := all[slices.IndexFunc(all, func(st standing) bool { return st.Endpoint == old.order[0] })]
 		switch {
 		case current.Endpoint == best.Endpoint || !old.settled && current.rank == rankMeasured:
+		case current.rank == rankMeasured && best.Endpoint == displaced:
+			from = fmt.Sprintf(", back in its place before %s at %v", current.Region, brief(current.score))
 		case current.rank == rankMeasured && !s.better(best.score, current.score):
-			return current.Endpoint, choice{cause: byLatency, reason: fmt.Sprintf("near enough: %v; %s at %v is not better by both margins",
+			return current.Endpoint, choice{cause: byLatency, displaced: displaced, reason: fmt.Sprintf("near enough: %v; %s at %v is not better by both margins",
 				brief(current.score), best.Region, brief(best.score))}
 		case current.rank == rankOut:
 			from = fmt.Sprintf("; %s is out: %s", current.Region, current.health.failure)
@@ -141,17 +150,24 @@ func (p *Pool) choose(old *choice, all []standing, s Settings) (Endpoint, choice
 			from = fmt.Sprintf("; %s is suspect: %s", current.Region, current.health.failure)
 		case current.rank == rankMeasured:
 			from = fmt.Sprintf(" against %v of %s", brief(current.score), current.Region)
+			displaced = Endpoint{}
+		}
+		if current.rank >= rankSuspect && displaced.health == nil {
+			displaced = current.Endpoint
+		}
+		if displaced == best.Endpoint {
+			displaced = Endpoint{}
 		}
 	}
 	switch best.rank {
 	case rankMeasured:
-		return best.Endpoint, choice{cause: byLatency, reason: fmt.Sprintf("nearest: %v%s", brief(best.score), from)}
+		return best.Endpoint, choice{cause: byLatency, displaced: displaced, reason: fmt.Sprintf("nearest: %v%s", brief(best.score), from)}
 	case rankUnmeasured:
-		return best.Endpoint, choice{cause: byChance, reason: "not measured yet" + from}
+		return best.Endpoint, choice{cause: byChance, displaced: displaced, reason: "not measured yet" + from}
 	case rankSuspect:
-		return best.Endpoint, choice{cause: byDespair, reason: "no allowed region is healthy: this one is suspect, not out" + from}
+		return best.Endpoint, choice{cause: byDespair, displaced: displaced, reason: "no allowed region is healthy: this one is suspect, not out" + from}
 	}
-	return best.Endpoint, choice{cause: byDespair, reason: "every allowed region is out: this one answered last" + from}
+	return best.Endpoint, choice{cause: byDespair, displaced: displaced, reason: "every allowed region is out: this one answered last" + from}
 }
 
 // brief rounds a latency for reading.

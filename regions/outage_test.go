@@ -2,6 +2,7 @@ package regions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -234,5 +235,77 @@ func TestJitterSpreadsProbes(t *testing.T) {
 				t.Errorf("%d regions were probed in second %v, want them apart", count, second)
 			}
 		}
+	})
+}
+
+// The margins are against flapping. They do not keep requests from the nearest
+// region once it has recovered from an outage.
+func TestAfterAnOutageTheNearestComesBackThoughTheOtherIsNearEnough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{}
+		n.set("eu", func(h *host) { h.delay = 12 * time.Millisecond })
+		n.set("uk", func(h *host) { h.delay = 18 * time.Millisecond })
+		m := NewMonitor(steady(), n)
+		p := mustPool(t, m, lab("eu", "uk"), "mde", nil, "")
+		run(t, m)
+		time.Sleep(time.Minute)
+		wantOrder(t, p, "eu, uk")
+		n.set("eu", func(h *host) { h.err = errors.New("refused") })
+		time.Sleep(2 * time.Minute)
+		p.Begin()
+		wantOrder(t, p, "uk, eu")
+		n.set("eu", func(h *host) { h.err = nil })
+		time.Sleep(time.Minute)
+		wantOrder(t, p, "eu, uk")
+
+		// Without an outage the margins hold, whoever is first.
+		n.set("eu", func(h *host) { h.delay = 40 * time.Millisecond })
+		for range 20 {
+			p.Begin()
+			time.Sleep(30 * time.Second)
+		}
+		wantOrder(t, p, "uk, eu")
+		n.set("eu", func(h *host) { h.delay = 12 * time.Millisecond })
+		for range 20 {
+			p.Begin()
+			time.Sleep(30 * time.Second)
+		}
+		wantOrder(t, p, "uk, eu")
+	})
+}
+
+// A single probe that waited for a lost packet moves nothing.
+func TestOneSlowProbeMovesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{}
+		n.set("eu", func(h *host) { h.delay = 12 * time.Millisecond })
+		n.set("uk", func(h *host) { h.delay = 30 * time.Millisecond })
+		moved := 0
+		s := steady()
+		s.OnChange = func(c Change) {
+			if c.Event == Chosen {
+				moved++
+			}
+		}
+		m := NewMonitor(s, n)
+		p := mustPool(t, m, lab("eu", "uk"), "mde", nil, "")
+		run(t, m)
+		time.Sleep(time.Minute)
+		wantOrder(t, p, "eu, uk")
+		moved = 0
+		asked := len(n.asked("eu"))
+		n.set("eu", func(h *host) { h.delay = 230 * time.Millisecond })
+		for len(n.asked("eu")) == asked {
+			p.Begin()
+			time.Sleep(10 * time.Millisecond)
+		}
+		n.set("eu", func(h *host) { h.delay = 12 * time.Millisecond })
+		time.Sleep(10 * time.Minute)
+		if moved != 0 || order(p) != "eu, uk" {
+			t.Errorf("after one slow probe requests moved %d times; the order is %s", moved, order(p))
+		}
+		n.set("eu", func(h *host) { h.delay = 230 * time.Millisecond })
+		time.Sleep(5 * time.Minute)
+		wantOrder(t, p, "uk, eu") // what is slow twice is slow
 	})
 }

@@ -218,7 +218,7 @@ func TestMicrosofts401StandsHoweverLongTheSearchForATokenTook(t *testing.T) {
 
 func TestAnAnswerThatNobodyWantsHoldsUpNobody(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, options{})
+	w := newWorld(t, options{limits: func(l *Limits) { l.FirstByteTimeout = time.Minute }})
 	gone := make(chan struct{})
 	w.regions[0].answer(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(503)
@@ -226,8 +226,9 @@ func TestAnAnswerThatNobodyWantsHoldsUpNobody(t *testing.T) {
 		<-r.Context().Done()
 		close(gone)
 	})
-	if got := w.do("GET", "/api/alerts", ""); got.status != 200 {
-		t.Errorf("got %d %s", got.status, got.body)
+	begun := time.Now()
+	if got := w.do("GET", "/api/alerts", ""); got.status != 200 || time.Since(begun) > 30*time.Second {
+		t.Errorf("got %d %s after %v", got.status, got.body, time.Since(begun))
 	}
 	<-gone
 }

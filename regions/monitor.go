@@ -45,8 +45,9 @@ type Settings struct {
 	ProbeTimeout time.Duration
 	// A region takes over from the current one when it is quicker by
 	// SwitchMargin, a share of the current one's time (0.20 is 20 %), and by
-	// SwitchMarginMin as well. They are taken as given: with two zeros the
-	// quickest always wins.
+	// SwitchMarginMin as well; one that lost its place to an outage needs no
+	// margins to come back. They are taken as given: with two zeros the quickest
+	// always wins.
 	SwitchMargin    float64
 	SwitchMarginMin time.Duration
 	// OnChange, when set, is called after each Change, from the goroutine

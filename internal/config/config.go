@@ -203,15 +203,15 @@ const (
 
 // Regions is how the nearest region is found.
 type Regions struct {
-	// How often each region is measured. Default 30s; from 1s to 1h.
+	// How often each region in use is measured. Default 30s; from 1s to 1h.
 	ProbeInterval time.Duration `yaml:"probe_interval" default:"30s" min:"1s" max:"1h"`
 
 	// How much quicker another region must be, as a share of the current one's
 	// time, before it is used instead. Default 20%; from 0% to 90%.
 	SwitchMargin float64 `yaml:"switch_margin" kind:"percent" default:"20%" min:"0%" max:"90%"`
 
-	// How much quicker it must be in time; both margins must be met. Default
-	// 10ms; from 0s to 10s.
+	// How much quicker it must be in time; both margins must be met, but not by a
+	// region that comes back from an outage. Default 10ms; from 0s to 10s.
 	SwitchMarginMin time.Duration `yaml:"switch_margin_min" default:"10ms" min:"0s" max:"10s"`
 
 	// How long one attempt may take to connect, TLS included. Default 5s; from

@@ -52,9 +52,10 @@ Exits with 1 when anything is wrong.`,
 			if online {
 				ctx, cancel := context.WithTimeout(cmd.Context(), onlinePatience(len(p.tenants)))
 				wait := p.start(ctx)
-				r.Tenants = p.checkTenants(ctx, tenant)
+				p.askTokens(ctx, tenant)
 				cancel()
-				wait()
+				wait() // a credential notes what became of its proofs after callers have the token
+				r.Tenants = p.checkTenants(tenant)
 			}
 			return c.report(r, output)
 		},
@@ -130,12 +131,16 @@ func (p *parts) checkCredentials(only string) (impaired, notices []tenantWords) 
 	return impaired, notices
 }
 
-// checkTenants asks for the tokens of all tenants, or one, and tells how they
-// are. A tenant that hangs keeps few of the others waiting.
-func (p *parts) checkTenants(ctx context.Context, only string) []tenantCheck {
+// tenantsNamed gives all tenants, or the one of the name.
+func (p *parts) tenantsNamed(only string) []proxy.Tenant {
+	return slices.DeleteFunc(slices.Clone(p.tenants), func(t proxy.Tenant) bool { return only != "" && t.Name != only })
+}
+
+// askTokens asks for the tokens of all tenants, or one. A tenant that hangs keeps
+// few of the others waiting.
+func (p *parts) askTokens(ctx context.Context, only string) {
 	p.measured(ctx)
-	tenants := slices.DeleteFunc(slices.Clone(p.tenants), func(t proxy.Tenant) bool { return only != "" && t.Name != only })
-	checks := make([]tenantCheck, len(tenants))
+	tenants := p.tenantsNamed(only)
 	var asking sync.WaitGroup
 	var next atomic.Int64
 	for range min(len(tenants), warmers*max(1, p.config.Limits.TokenConcurrency)) {
@@ -148,6 +153,12 @@ func (p *parts) checkTenants(ctx context.Context, only string) []tenantCheck {
 		})
 	}
 	asking.Wait()
+}
+
+// checkTenants tells how the tokens of all tenants, or one, are.
+func (p *parts) checkTenants(only string) []tenantCheck {
+	tenants := p.tenantsNamed(only)
+	checks := make([]tenantCheck, len(tenants))
 	now := time.Now()
 	for i, t := range tenants {
 		row := slices.IndexFunc(p.view.Tenants, func(row admin.Tenant) bool { return row.Name == t.Name })

@@ -8,7 +8,10 @@
 // encoding that was not needed) have one reading only.
 //
 // The far side is taken to be IIS with ASP.NET, which folds backslashes,
-// trailing dots and spaces, and maps look-alike characters to ASCII.
+// trailing dots and spaces, maps look-alike characters to ASCII, and cuts
+// sessions without cookies out of the path. A model of it in the tests holds
+// that none of this changes a canonical path; testdata/targets.txt tells what
+// becomes of some hundreds of odd ones.
 //
 // proxy's guard calls it for each request, the link rewriter's fuzz test and
 // explain for paths that come from elsewhere.
@@ -126,9 +129,19 @@ var plainByte = func() (t [256]bool) {
 }()
 
 const (
-	whyEmpty = "it has an empty segment (//)"
-	whyDot   = "a segment ends with a dot, which a server may drop or resolve"
+	whyEmpty   = "it has an empty segment (//)"
+	whyDot     = "a segment ends with a dot, which a server may drop or resolve"
+	whySession = "a segment begins like a session without cookies, (S(…)), which ASP.NET cuts out"
 )
+
+// session reports whether a segment begins as ASP.NET's sessions without cookies
+// do, /(S(id))/ or /(A(…)F(…))/. ASP.NET takes such a segment out of the path, and
+// once it took it out of the front of a longer one as well: /prot/(S(x))ected was
+// /protected (CVE-2023-36899). Only the beginning counts, so that nobody has to
+// know where it ends. No file is called so.
+func session(seg string) bool {
+	return len(seg) > 2 && seg[0] == '(' && seg[2] == '(' && ('A' <= seg[1]&^0x20 && seg[1]&^0x20 <= 'Z')
+}
 
 // scan reports whether s is canonical as it stands. why is set when no
 // recoding could save it.
@@ -148,6 +161,9 @@ func scan(s string) (plain bool, why string) {
 		if s[i-1] == '.' {
 			return false, whyDot
 		}
+		if session(s[start:i]) {
+			return false, whySession
+		}
 		start = i + 1
 	}
 	switch {
@@ -155,6 +171,8 @@ func scan(s string) (plain bool, why string) {
 		return false, whyEmpty
 	case s[len(s)-1] == '.':
 		return false, whyDot
+	case session(s[start:]):
+		return false, whySession
 	}
 	return true, ""
 }
@@ -219,6 +237,9 @@ func judge(seg string) (why string) {
 	if seg[0] == ' ' || seg[len(seg)-1] == ' ' {
 		return "a segment begins or ends with a space, which a server may drop"
 	}
+	if session(seg) {
+		return whySession
+	}
 	if !utf8.ValidString(seg) {
 		return "it is not valid UTF-8"
 	}
@@ -235,7 +256,7 @@ func judge(seg string) (why string) {
 		case r == '?':
 			return "it holds a question mark, which begins a query"
 		case r >= utf8.RuneSelf && !soundRune(r):
-			return fmt.Sprintf("it holds U+%04X, which a server may take for an ASCII character", r)
+			return fmt.Sprintf("it holds U+%04X, which a server may drop or take for an ASCII character", r)
 		}
 	}
 	return ""
@@ -243,13 +264,18 @@ func judge(seg string) (why string) {
 
 // soundRune admits letters, marks and digits that no server takes for ASCII:
 // library files may be called résumé.ps1 or 日本.ps1. Windows' best-fit tables
-// (bestfit1252) make a of ā and α, l of ł, s of a long s; compatibility forms
-// make ASCII of fullwidth letters, superscripts and the Kelvin sign. So of the
-// Latin letters only those of Latin-1 pass, and no Greek.
+// (unicode.org, bestfit1252.txt) make a of ā and α, l of ł, s of a long s, h of the
+// Cyrillic shha; compatibility forms make ASCII of fullwidth letters, superscripts
+// and the Kelvin sign; small capitals look like it. So of the Latin letters only
+// those of Latin-1 pass, no Greek, and nothing that is invisible, which
+// comparisons by the rules of a language pass over.
 func soundRune(r rune) bool {
 	switch {
-	case r >= 0xC0 && r <= 0xFF, r >= 0x400 && r < 0x1E00, r >= 0x3040 && r <= 0xD7FF:
-		return unicode.In(r, unicode.Lu, unicode.Ll, unicode.Lo, unicode.Mn, unicode.Mc, unicode.Nd)
+	case r >= 0xC0 && r <= 0xFF:
+		return r != 0xD7 && r != 0xF7 // × and ÷ are no letters
+	case r >= 0x400 && r < 0x1E00, r >= 0x3040 && r <= 0xD7FF:
+		return unicode.In(r, unicode.Lu, unicode.Ll, unicode.Lo, unicode.Mn, unicode.Mc, unicode.Nd) && r != 0x4BB &&
+			!unicode.In(r, unicode.Latin, unicode.Greek, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 	}
 	return false
 }

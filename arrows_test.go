@@ -15,6 +15,7 @@ var arrows = map[string][]string{
 	"policy":              nil,
 	"regions":             nil,
 	"internal/canon":      nil,
+	"internal/condition":  nil,
 	"internal/redact":     nil,
 	"internal/clients":    nil,
 	"internal/egress":     nil,
@@ -33,6 +34,11 @@ var arrows = map[string][]string{
 
 // homes lists the one package that may import a library.
 var homes = map[string][]string{
+	"cel.dev/cel-go/cel":                                                {"internal/condition"},
+	"cel.dev/cel-go/common/ast":                                         {"internal/condition"},
+	"cel.dev/cel-go/common/types":                                       {"internal/condition"},
+	"cel.dev/cel-go/common/types/ref":                                   {"internal/condition"},
+	"cel.dev/cel-go/ext":                                                {"internal/condition"},
 	"github.com/gorilla/mux":                                            {"proxy", "internal/admin", "internal/simulator"},
 	"github.com/golang-jwt/jwt/v5":                                      {"internal/token", "internal/credential", "internal/simulator"},
 	"golang.org/x/oauth2":                                               {"internal/token", "internal/credential"},

@@ -15,6 +15,7 @@ var arrows = map[string][]string{
 	"policy":              nil,
 	"regions":             nil,
 	"internal/canon":      nil,
+	"internal/approval":   nil,
 	"internal/condition":  nil,
 	"internal/redact":     nil,
 	"internal/clients":    nil,

@@ -61,11 +61,18 @@ func command(env []string, args ...string) *exec.Cmd {
 // start runs serve, and waits until its addresses are bound.
 func start(t *testing.T, level, file string, env ...string) *process {
 	t.Helper()
+	return startWith(t, func(*exec.Cmd) {}, level, file, env...)
+}
+
+// startWith is start for a command that is changed before it runs.
+func startWith(t *testing.T, change func(*exec.Cmd), level, file string, env ...string) *process {
+	t.Helper()
 	if level == "" {
 		level = "info"
 	}
 	p := &process{t: t, cmd: command(env, "serve", "--config", file, "--log-level", level), stdout: new(output), stderr: new(output), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
+	change(p.cmd)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

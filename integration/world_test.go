@@ -12,8 +12,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"defender-proxy/internal/simulator"
 )
@@ -399,10 +402,33 @@ func records(t *testing.T, data []byte) []record {
 		if err := json.Unmarshal(line, &r); err != nil {
 			t.Fatalf("an audit record is not JSON: %v: %s", err, line)
 		}
+		asTheSchemaSays(t, line)
 		all = append(all, r)
 	}
 	return all
 }
+
+// asTheSchemaSays checks a line of the audit by docs/audit.schema.json.
+func asTheSchemaSays(t *testing.T, line []byte) {
+	t.Helper()
+	schema, err := auditSchema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
+	if err == nil {
+		err = schema.Validate(v)
+	}
+	if err != nil {
+		t.Errorf("by the schema of the audit this line is wrong: %v\n%s", err, line)
+	}
+}
+
+var auditSchema = sync.OnceValues(func() (*jsonschema.Schema, error) {
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	return c.Compile("../docs/audit.schema.json")
+})
 
 // recordsOf waits for the record of a request's outcome, and gives all that
 // there are of it.

@@ -14,7 +14,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	grants, err := catalog.Grants([]string{"read", "machines.isolate"}, []string{"libraryfiles.*"})
+	grants, err := catalog.Grants(policy.Entries("read", "machines.isolate"), policy.Entries("libraryfiles.*"))
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -36,7 +36,7 @@ func Example() {
 			fmt.Println(request[0], request[1], "→", err)
 			continue
 		}
-		d := p.Decide(op, grants, permits)
+		d := p.Decide(op, grants, policy.Situation{}, permits)
 		fmt.Println(op.ID, "→", d.Verdict)
 	}
 	// Output:

@@ -28,16 +28,16 @@ type Missing struct {
 
 // Uses reports whether any of the groups is granted an operation of the
 // service.
-func (c *Catalog) Uses(s Service, groups []Grantee) bool {
+func (c *Catalog) Uses(s Service, groups []Grantee, at Situation) bool {
 	return slices.ContainsFunc(c.rows, func(op *Operation) bool {
-		return op.Service == s && !op.stray() && slices.ContainsFunc(groups, func(g Grantee) bool { return g.Grants.Rule(op).Allow })
+		return op.Service == s && !op.stray() && slices.ContainsFunc(groups, func(g Grantee) bool { return g.Grants.Rule(op, at).Allow })
 	})
 }
 
 // Missing compares what groups are granted of a service with what a token
 // permits, and gathers what it lacks, by the permissions of which one is
 // wanted.
-func (c *Catalog) Missing(s Service, groups []Grantee, t *Permits) []Missing {
+func (c *Catalog) Missing(s Service, groups []Grantee, at Situation, t *Permits) []Missing {
 	var all []Missing
 	place := make(map[string]int)
 	for _, op := range c.rows {
@@ -46,7 +46,7 @@ func (c *Catalog) Missing(s Service, groups []Grantee, t *Permits) []Missing {
 		}
 		var granted []string
 		for _, g := range groups {
-			if g.Grants.Rule(op).Allow {
+			if g.Grants.Rule(op, at).Allow {
 				granted = append(granted, g.Name)
 			}
 		}

@@ -12,7 +12,7 @@ func TestMissingTellsWhatIsGrantedAndNotPermitted(t *testing.T) {
 		t.Fatal(err)
 	}
 	group := func(name string, allow ...string) Grantee {
-		g, err := c.Grants(allow, nil)
+		g, err := c.Grants(Entries(allow...), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -37,7 +37,7 @@ func TestMissingTellsWhatIsGrantedAndNotPermitted(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var got []string
-			for _, m := range c.Missing(tc.service, tc.groups, tc.permits) {
+			for _, m := range c.Missing(tc.service, tc.groups, Situation{}, tc.permits) {
 				got = append(got, joined(m.AnyOf, " ")+"|"+strings.Join(m.Operations, " ")+"|"+strings.Join(m.Clients, " "))
 			}
 			if s := strings.Join(got, ";"); s != tc.want {
@@ -45,7 +45,7 @@ func TestMissingTellsWhatIsGrantedAndNotPermitted(t *testing.T) {
 			}
 		})
 	}
-	if !c.Uses(ServiceMDE, []Grantee{soc}) || c.Uses(ServiceGraph, []Grantee{soc, script}) || c.Uses(ServiceMDE, nil) {
+	if !c.Uses(ServiceMDE, []Grantee{soc}, Situation{}) || c.Uses(ServiceGraph, []Grantee{soc, script}, Situation{}) || c.Uses(ServiceMDE, nil, Situation{}) {
 		t.Error("the services in use are wrong")
 	}
 }
@@ -60,13 +60,13 @@ func TestMissingLeavesNothingOut(t *testing.T) {
 	for _, class := range Classes() {
 		all = append(all, string(class))
 	}
-	g, err := c.Grants(all, nil)
+	g, err := c.Grants(Entries(all...), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var told []string
 	for _, s := range Services() {
-		for _, m := range c.Missing(s, []Grantee{{"all", g}}, c.Permits(nil, nil)) {
+		for _, m := range c.Missing(s, []Grantee{{"all", g}}, Situation{}, c.Permits(nil, nil)) {
 			told = append(told, m.Operations...)
 		}
 	}

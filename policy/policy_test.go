@@ -146,30 +146,30 @@ func TestDecide(t *testing.T) {
 		roles, scopes []string
 		operation     string
 		want          Verdict
-		rule          Rule
+		rule          string // the entry that took part
 	}{
-		{"nothing granted, nothing allowed", nil, nil, []string{"Alert.Read.All"}, nil, "alerts.list", NotGranted, Rule{}},
-		{"a read is granted and permitted", []string{"read"}, nil, []string{"Alert.Read.All"}, nil, "alerts.list", Allowed, Rule{"read", true}},
-		{"any one permission of the list will do", []string{"read"}, nil, []string{"X", "Alert.ReadWrite.All"}, nil, "alerts.list", Allowed, Rule{"read", true}},
-		{"permissions are compared without case", []string{"read"}, nil, []string{"URL.READ.ALL"}, nil, "alerts.domains", Allowed, Rule{"read", true}},
-		{"a token without roles lacks the permission", []string{"read"}, nil, nil, nil, "alerts.list", MissingPermission, Rule{"read", true}},
-		{"an action is not granted with read", []string{"read", "hunt"}, nil, []string{"Machine.Isolate"}, nil, "machines.isolate", NotGranted, Rule{}},
-		{"neither granted nor permitted is not granted", []string{"read"}, nil, nil, nil, "machines.isolate", NotGranted, Rule{}},
-		{"an action granted by id", []string{"machines.isolate"}, nil, []string{"Machine.Isolate"}, nil, "machines.isolate", Allowed, Rule{"machines.isolate", true}},
-		{"an id in another letter case", []string{"Machines.ISOLATE"}, nil, []string{"Machine.Isolate"}, nil, "machines.isolate", Allowed, Rule{"Machines.ISOLATE", true}},
-		{"a glob", []string{"machines.*"}, nil, []string{"Machine.Isolate"}, nil, "machines.isolate", Allowed, Rule{"machines.*", true}},
-		{"a method and path", []string{"POST /api/machines/{machine}/isolate"}, nil, []string{"Machine.Isolate"}, nil, "machines.isolate", Allowed, Rule{"POST /api/machines/{machine}/isolate", true}},
-		{"deny wins over allow", []string{"respond", "machines.isolate"}, []string{"machines.*"}, []string{"Machine.Isolate"}, nil, "machines.isolate", NotGranted, Rule{"machines.*", false}},
-		{"the first allow entry is told", []string{"*", "read"}, nil, []string{"Alert.Read.All"}, nil, "alerts.list", Allowed, Rule{"*", true}},
-		{"a user's token needs the delegated permission", []string{"read"}, nil, nil, []string{"Alert.Read"}, "alerts.list", Allowed, Rule{"read", true}},
-		{"a user's roles do not count", []string{"read"}, nil, []string{"Alert.Read.All"}, []string{"openid"}, "alerts.list", MissingPermission, Rule{"read", true}},
-		{"an application's token does not profit from delegated names", []string{"read"}, nil, []string{"Alert.Read"}, nil, "alerts.list", MissingPermission, Rule{"read", true}},
-		{"where no delegated permission is documented no user's token will do", []string{"manage"}, nil, nil, []string{"Ti.ReadWrite", "Ti.ReadWrite.All"}, "indicators.delete", MissingPermission, Rule{"manage", true}},
-		{"quarantine takes more than a read permission", []string{"respond"}, nil, []string{"Machine.Read.All", "Machine.ReadWrite.All"}, nil, "machines.stopAndQuarantineFile", MissingPermission, Rule{"respond", true}},
-		{"baselines take the permission of their sibling", []string{"read"}, nil, []string{"SecurityBaselinesAssessment.Read.All"}, nil, "baselineProfiles.list", Allowed, Rule{"read", true}},
+		{"nothing granted, nothing allowed", nil, nil, []string{"Alert.Read.All"}, nil, "alerts.list", NotGranted, ""},
+		{"a read is granted and permitted", []string{"read"}, nil, []string{"Alert.Read.All"}, nil, "alerts.list", Allowed, "read"},
+		{"any one permission of the list will do", []string{"read"}, nil, []string{"X", "Alert.ReadWrite.All"}, nil, "alerts.list", Allowed, "read"},
+		{"permissions are compared without case", []string{"read"}, nil, []string{"URL.READ.ALL"}, nil, "alerts.domains", Allowed, "read"},
+		{"a token without roles lacks the permission", []string{"read"}, nil, nil, nil, "alerts.list", MissingPermission, "read"},
+		{"an action is not granted with read", []string{"read", "hunt"}, nil, []string{"Machine.Isolate"}, nil, "machines.isolate", NotGranted, ""},
+		{"neither granted nor permitted is not granted", []string{"read"}, nil, nil, nil, "machines.isolate", NotGranted, ""},
+		{"an action granted by id", []string{"machines.isolate"}, nil, []string{"Machine.Isolate"}, nil, "machines.isolate", Allowed, "machines.isolate"},
+		{"an id in another letter case", []string{"Machines.ISOLATE"}, nil, []string{"Machine.Isolate"}, nil, "machines.isolate", Allowed, "Machines.ISOLATE"},
+		{"a glob", []string{"machines.*"}, nil, []string{"Machine.Isolate"}, nil, "machines.isolate", Allowed, "machines.*"},
+		{"a method and path", []string{"POST /api/machines/{machine}/isolate"}, nil, []string{"Machine.Isolate"}, nil, "machines.isolate", Allowed, "POST /api/machines/{machine}/isolate"},
+		{"deny wins over allow", []string{"respond", "machines.isolate"}, []string{"machines.*"}, []string{"Machine.Isolate"}, nil, "machines.isolate", NotGranted, "machines.*"},
+		{"the first allow entry is told", []string{"*", "read"}, nil, []string{"Alert.Read.All"}, nil, "alerts.list", Allowed, "*"},
+		{"a user's token needs the delegated permission", []string{"read"}, nil, nil, []string{"Alert.Read"}, "alerts.list", Allowed, "read"},
+		{"a user's roles do not count", []string{"read"}, nil, []string{"Alert.Read.All"}, []string{"openid"}, "alerts.list", MissingPermission, "read"},
+		{"an application's token does not profit from delegated names", []string{"read"}, nil, []string{"Alert.Read"}, nil, "alerts.list", MissingPermission, "read"},
+		{"where no delegated permission is documented no user's token will do", []string{"manage"}, nil, nil, []string{"Ti.ReadWrite", "Ti.ReadWrite.All"}, "indicators.delete", MissingPermission, "manage"},
+		{"quarantine takes more than a read permission", []string{"respond"}, nil, []string{"Machine.Read.All", "Machine.ReadWrite.All"}, nil, "machines.stopAndQuarantineFile", MissingPermission, "respond"},
+		{"baselines take the permission of their sibling", []string{"read"}, nil, []string{"SecurityBaselinesAssessment.Read.All"}, nil, "baselineProfiles.list", Allowed, "read"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			g, err := c.Grants(tc.allow, tc.deny)
+			g, err := c.Grants(Entries(tc.allow...), Entries(tc.deny...))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -178,9 +178,10 @@ func TestDecide(t *testing.T) {
 				t.Fatalf("no operation %s", tc.operation)
 			}
 			p := &Policy{Catalog: c}
-			d := p.Decide(op, g, c.Permits(tc.roles, tc.scopes))
-			if d.Verdict != tc.want || d.Rule != tc.rule || d.Allowed() != (tc.want == Allowed) {
-				t.Errorf("got %v by %+v, want %v by %+v", d.Verdict, d.Rule, tc.want, tc.rule)
+			d := p.Decide(op, g, Situation{}, c.Permits(tc.roles, tc.scopes))
+			granted := tc.want != NotGranted
+			if d.Verdict != tc.want || d.Rule.Entry != tc.rule || d.Rule.Allow != granted || d.Allowed() != (tc.want == Allowed) {
+				t.Errorf("got %v by %+v, want %v by %q", d.Verdict, d.Rule, tc.want, tc.rule)
 			}
 		})
 	}
@@ -189,7 +190,7 @@ func TestDecide(t *testing.T) {
 func TestZeroValuesDeny(t *testing.T) {
 	c := catalog(t)
 	op, _ := c.ByID("alerts.list")
-	all, err := c.Grants([]string{"*"}, nil)
+	all, err := c.Grants(Entries("*"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,17 +198,17 @@ func TestZeroValuesDeny(t *testing.T) {
 	permits := c.Permits([]string{"Alert.Read.All"}, nil)
 	for name, d := range map[string]Decision{
 		"the zero decision":            {},
-		"no grants":                    p.Decide(op, nil, permits),
-		"zero grants":                  p.Decide(op, &Grants{}, permits),
-		"no token":                     p.Decide(op, all, nil),
-		"a zero token":                 p.Decide(op, all, &Permits{}),
-		"no operation":                 p.Decide(nil, all, permits),
-		"a zero operation":             p.Decide(&Operation{}, all, permits),
-		"grants of another catalog":    p.Decide(op, mustGrants(t, catalog(t), "*"), permits),
-		"a token of another catalog":   p.Decide(op, all, catalog(t).Permits([]string{"Alert.Read.All"}, nil)),
-		"report mode without a token":  (&Policy{Catalog: c, ReportOnly: true}).Decide(op, all, nil),
-		"report mode without a grant":  (&Policy{Catalog: c, ReportOnly: true}).Decide(op, nil, permits),
-		"only the operator's half yet": p.Granted(op, all),
+		"no grants":                    p.Decide(op, nil, Situation{}, permits),
+		"zero grants":                  p.Decide(op, &Grants{}, Situation{}, permits),
+		"no token":                     p.Decide(op, all, Situation{}, nil),
+		"a zero token":                 p.Decide(op, all, Situation{}, &Permits{}),
+		"no operation":                 p.Decide(nil, all, Situation{}, permits),
+		"a zero operation":             p.Decide(&Operation{}, all, Situation{}, permits),
+		"grants of another catalog":    p.Decide(op, mustGrants(t, catalog(t), "*"), Situation{}, permits),
+		"a token of another catalog":   p.Decide(op, all, Situation{}, catalog(t).Permits([]string{"Alert.Read.All"}, nil)),
+		"report mode without a token":  (&Policy{Catalog: c, ReportOnly: true}).Decide(op, all, Situation{}, nil),
+		"report mode without a grant":  (&Policy{Catalog: c, ReportOnly: true}).Decide(op, nil, Situation{}, permits),
+		"only the operator's half yet": p.Granted(op, all, Situation{}),
 	} {
 		if d.Allowed() {
 			t.Errorf("%s allows: %+v", name, d)
@@ -217,7 +218,7 @@ func TestZeroValuesDeny(t *testing.T) {
 
 func mustGrants(t *testing.T, c *Catalog, allow ...string) *Grants {
 	t.Helper()
-	g, err := c.Grants(allow, nil)
+	g, err := c.Grants(Entries(allow...), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +229,7 @@ func TestReportLetsPassWhatOnlyTheTokenForbids(t *testing.T) {
 	c := catalog(t)
 	op, _ := c.ByID("machines.isolate")
 	p := &Policy{Catalog: c, ReportOnly: true}
-	if d := p.Decide(op, mustGrants(t, c, "respond"), c.Permits(nil, nil)); d.Verdict != Reported || !d.Allowed() {
+	if d := p.Decide(op, mustGrants(t, c, "respond"), Situation{}, c.Permits(nil, nil)); d.Verdict != Reported || !d.Allowed() {
 		t.Errorf("got %v, want Reported, allowed", d.Verdict)
 	}
 }
@@ -250,10 +251,10 @@ func TestUnknownPathsOpenForReadersOnly(t *testing.T) {
 			t.Errorf("%s %s gives %+v, %v; want a read of %s", tc.method, tc.path, op, err, tc.service)
 			continue
 		}
-		if d := open.Decide(op, mustGrants(t, c, "read"), c.Permits(nil, nil)); !d.Allowed() {
+		if d := open.Decide(op, mustGrants(t, c, "read"), Situation{}, c.Permits(nil, nil)); !d.Allowed() {
 			t.Errorf("%s %s: a reader is refused: %v", tc.method, tc.path, d.Verdict)
 		}
-		if d := open.Decide(op, mustGrants(t, c, "hunt", "machines.*"), c.Permits(nil, nil)); d.Allowed() {
+		if d := open.Decide(op, mustGrants(t, c, "hunt", "machines.*"), Situation{}, c.Permits(nil, nil)); d.Allowed() {
 			t.Errorf("%s %s: one who may not read everything is let through by %+v", tc.method, tc.path, d.Rule)
 		}
 		if _, err := closed.Operation(tc.method, tc.path); !errors.Is(err, ErrUnknownPath) {
@@ -278,10 +279,10 @@ func TestUnknownPathsOpenForReadersOnly(t *testing.T) {
 func TestAGrantThatNamesNothingIsAnError(t *testing.T) {
 	c := catalog(t)
 	for _, entry := range []string{"", "reads", "machine.isolate", "GET /api/nothing", "POST /api/alerts", "get /api/alerts", "Read", "machines"} {
-		if _, err := c.Grants([]string{entry}, nil); err == nil {
+		if _, err := c.Grants(Entries(entry), nil); err == nil {
 			t.Errorf("allow %q is accepted", entry)
 		}
-		if _, err := c.Grants(nil, []string{entry}); err == nil {
+		if _, err := c.Grants(nil, Entries(entry)); err == nil {
 			t.Errorf("deny %q is accepted", entry)
 		}
 		if err := c.CheckPattern(entry); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", entry)) {
@@ -426,7 +427,7 @@ func FuzzMatch(f *testing.F) {
 
 func BenchmarkMatchAndDecide(b *testing.B) {
 	c := catalog(b)
-	g, err := c.Grants([]string{"read", "hunt", "machines.isolate"}, []string{"libraryfiles.*"})
+	g, err := c.Grants(Entries("read", "hunt", "machines.isolate"), Entries("libraryfiles.*"))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -435,7 +436,7 @@ func BenchmarkMatchAndDecide(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		op, err := p.Operation("POST", "/api/v1.0/machines/1e5bc9d7e413ddd7902c2932e418702b84d0cc07/Isolate")
-		if err != nil || !p.Decide(op, g, permits).Allowed() {
+		if err != nil || !p.Decide(op, g, Situation{}, permits).Allowed() {
 			b.Fatal(op, err)
 		}
 	}

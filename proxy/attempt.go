@@ -93,10 +93,12 @@ func (p *Proxy) attempt(ctx context.Context, x *Exchange, pl *plan, e regions.En
 			a.outcome = unsent
 		} else {
 			a.err = withoutBytes(err)
+			x.Arrived++
 		}
 		p.report(pl, e, a, w)
 		return a
 	}
+	x.Arrived++
 	p.Monitor.Report(e, regions.Answered(resp.StatusCode))
 	if !w.warm.IsZero() && pl.safe() && resp.StatusCode/100 == 2 {
 		p.Monitor.Took(e, x.Operation.ID, time.Since(w.warm))

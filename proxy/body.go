@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"defender-proxy/internal/listen"
 )
 
 // maxKept is the size in bytes up to which a request's body is kept in memory,
@@ -127,7 +129,16 @@ func (b *body) failure(err error) error {
 	if f := b.failed.Load(); f != nil {
 		return *f
 	}
-	return &Refusal{Code: InvalidRequest, Message: "The request's body is not what its headers said: it broke off, or is malformed.", Err: err}
+	return malformed(err)
+}
+
+// malformed words that a body is not what its headers said.
+func malformed(err error) *Refusal {
+	var v *listen.Violation
+	if errors.As(err, &v) {
+		return &Refusal{Code: InvalidRequest, Message: v.Reason, Err: err}
+	}
+	return &Refusal{Code: InvalidRequest, Message: "The request's body broke off, or is malformed.", Err: err}
 }
 
 func tooLarge(most int64) *Refusal {
@@ -190,7 +201,7 @@ func (c *callerReader) Read(p []byte) (int, error) {
 			Err:     err,
 		})
 	}
-	return n, c.fail(&Refusal{Code: InvalidRequest, Message: "The request's body broke off.", Err: err})
+	return n, c.fail(malformed(err))
 }
 
 func (c *callerReader) complete() bool {

@@ -6,13 +6,16 @@
 // Serve.go holds these steps as calls, top to bottom. Each has a file of its name,
 // but for operation, which is in policy.go, and audit, which is in serve.go:
 //
-//   - guard finds the client group by the socket's address, checks Host and what
-//     browsers send, and turns the raw request target into one canonical path.
+//   - guard finds the client group (admit.go), checks Host and what browsers send,
+//     and turns the raw request target into one canonical path. Package listen has
+//     read the framing before.
 //   - tenant picks the tenant: the path's prefix /t/{name}, else the listener's
 //     default, else the only one.
 //   - operation finds the row of the catalog that is asked for.
 //   - policy asks whether the operator granted it to the client group, and then
-//     whether the tenant's token permits it.
+//     whether the tenant's token permits it; when the body has come, whether the
+//     grant's condition holds of it, and whether a second person has to approve the
+//     call first (approval.go).
 //   - quota spends the documented budget. It lets everything pass so far.
 //   - token gives the bearer for the operation's audience.
 //   - region gives the endpoints in order: where the page before came from, else
@@ -29,17 +32,19 @@
 // which find many things, put them into the Exchange. An error that a caller
 // should understand is a *Refusal; any other becomes a bare 500. Refusals are
 // written in serve.go alone, Microsoft's answers in rewrite.go, and our own pages
-// in help.go, pages.go and explain.go.
+// in help.go, pages.go, explain.go and approvals.go.
 //
 // # Vocabulary
 //
 //   - client group: callers that the operator granted the same things, known by
-//     their address.
+//     their address, socket peer, certificate or local key.
 //   - tenant: an Entra directory, under the operator's name for it.
 //   - operation: a row of the catalog: something that can be asked.
 //   - class: what operations do to a tenant: read, hunt, download, triage,
 //     manage, respond.
 //   - grant: what the operator allows a client group.
+//   - condition: what has to be true of a request beside, for a grant to hold.
+//   - approval: the word of a second person, of another client group.
 //   - permission: what an administrator allows the application in Entra; the
 //     token's claims roles and scp list them.
 //   - audience: the resource that a token is for. It goes with the operation's

@@ -1,16 +1,22 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
+	"defender-proxy/internal/approval"
 	"defender-proxy/internal/audit"
 	"defender-proxy/internal/canon"
+	"defender-proxy/internal/clients"
 	"defender-proxy/internal/links"
+	"defender-proxy/internal/listen"
+	"defender-proxy/internal/redact"
 	"defender-proxy/internal/token"
 	"defender-proxy/policy"
 	"defender-proxy/regions"
@@ -27,10 +33,14 @@ type Exchange struct {
 
 	// What guard finds.
 	Client   *Client
-	Address  netip.Addr
+	Caller   clients.Caller // by which the client group was found, with the keys alone of its headers
+	Peer     listen.Peer    // of the connection
+	Address  netip.Addr     // the caller's, where it is known
+	Via      netip.Addr     // of the balancer or proxy that named Address, where one did
 	Method   string
 	Path     canon.Path // behind a tenant's prefix
 	Named    string     // the tenant that the path names, if any
+	RawPath  string     // for the record, where there is no canonical one
 	Query    string     // raw, without credentials
 	HasQuery bool       // there was a question mark
 
@@ -39,13 +49,20 @@ type Exchange struct {
 	Tenant    *Tenant
 	Operation *policy.Operation
 	Decision  policy.Decision
+	AsOf      time.Time // the moment that grants are judged for
+	Settled   bool      // the conditions of the grant were asked
+	Noes      []no      // those that did not hold, as they were asked
 	Bearer    *token.Bearer
-	Permits   *policy.Permits // of the bearer
+	Permits   *policy.Permits  // of the bearer
+	Approval  approval.Request // of a second person; zero where none was needed or asked for yet
+	Taken     bool             // the approval is this request's
+	Annotated bool             // the request id was appended to the comment
 	Order     []regions.Endpoint
 	Choice    string // why the order begins as it does
 
 	// What forward and rewrite count.
 	Tried     []regions.Name // one for each attempt
+	Arrived   int            // attempts that had a connection, so that some of them may have arrived, repeats with another token too
 	Waited    time.Duration  // because Microsoft asked for it
 	Renewed   bool           // the token was refused, and another one asked for
 	Body      *body          // nil until the plan is made
@@ -63,7 +80,7 @@ func init() { uuid.EnableRandPool() }
 // newExchange begins a request. Request ids are UUIDs of version 7, which sort
 // by time (RFC 9562, section 5.7).
 func newExchange(l *listener, r *http.Request, now time.Time) *Exchange {
-	x := &Exchange{Start: now, Listener: l, Method: r.Method}
+	x := &Exchange{Start: now, AsOf: now, Listener: l, Method: r.Method}
 	if id, err := uuid.NewV7(); err == nil {
 		x.ID = id.String()
 	} else {
@@ -129,6 +146,7 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 		ID:        x.ID,
 		Listener:  x.Listener.Address,
 		Address:   x.Address,
+		Via:       x.Via,
 		Method:    shortened(x.Method),
 		Path:      x.Path.String(),
 		Rule:      x.Decision.Rule.Entry,
@@ -140,13 +158,19 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 		FirstByte: x.FirstByte,
 		Waited:    x.Waited,
 		UserAgent: shortened(r.UserAgent()),
+		Query:     redact.Query(x.Query),
+		Annotated: x.Annotated,
 	}
 	if rec.Path == "" {
-		rec.Path = shortened(rawPath(r.RequestURI)) // without a query or userinfo, which may hold a credential
+		rec.Path = shortened(cmp.Or(x.RawPath, rawPath(r.RequestURI))) // without a query or userinfo, which may hold a credential
 	}
 	if x.Client != nil {
 		rec.Client = x.Client.Name
 	}
+	if u := x.Peer.Unix; u != nil {
+		rec.Process, rec.UID, rec.GID, rec.PID = true, u.UID, u.GID, u.PID
+	}
+	rec.Certificate = shortened(x.Peer.CertificateName())
 	if x.Tenant != nil {
 		rec.Tenant = x.Tenant.Name
 	}
@@ -165,12 +189,15 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 	for _, name := range x.Tried {
 		rec.Tried = append(rec.Tried, string(name))
 	}
-	rec.Decision = "refused"
-	if x.Decision.Allowed() || x.Err == nil {
-		rec.Decision = "allowed"
+	rec.Decision = "allowed"
+	if x.refused() {
+		rec.Decision = "refused"
 	}
 	if x.Decision.Verdict == policy.Reported {
-		rec.Reason = "the token lacks " + oneOf(x.Permits.Needs(x.Operation)) + ", let pass by policy.claims: report"
+		rec.Reported, rec.Reason = x.reported()
+	}
+	if a := x.Approval; a.ID != "" {
+		rec.Approval, rec.ApprovalState, rec.ApprovedBy, rec.ApproverAddress = a.ID, string(a.State), a.By.Client, a.By.Address
 	}
 	if x.Err != nil {
 		refused := asRefusal(x.Err)
@@ -179,11 +206,49 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 	return rec
 }
 
-// shortened bounds what a caller can put into a record.
-func shortened(s string) string {
-	const most = 256
-	if len(s) > most {
-		return s[:most] + "…"
+// refused reports whether the exchange ended with the proxy's own no. What a region,
+// a token or the caller let fail once the decision was yes is none, nor is what came
+// after something was sent.
+func (x *Exchange) refused() bool {
+	if x.Err == nil {
+		return false
 	}
-	return s
+	switch asRefusal(x.Err).Code {
+	case RegionUnavailable, InvalidAnswer, TokenUnavailable, Internal, clientGone:
+		return !x.Decision.Allowed()
+	}
+	return !x.Decision.Allowed() || x.Arrived == 0
+}
+
+// reported gives the codes that a request would have been refused with but for
+// report mode, and why.
+func (x *Exchange) reported() (codes []string, reason string) {
+	var reasons []string
+	if x.Decision.Ungranted {
+		codes = append(codes, string(NotGranted))
+		reasons = append(reasons, "no entry grants it to client group "+x.Client.Name+", let pass by grants: report of the group")
+	}
+	if x.Decision.Unpermitted {
+		codes = append(codes, string(MissingPermission))
+		reasons = append(reasons, "the token lacks "+oneOf(x.Permits.Needs(x.Operation))+", let pass by policy.claims: report")
+	}
+	return codes, strings.Join(reasons, "; ")
+}
+
+// shortened bounds what a caller can put into a record or a message. Secrets come
+// out first: nobody would know half of one by its shape. So that nobody's long text
+// takes long, they are looked for in its beginning, up to a word that is cut off.
+func shortened(s string) string {
+	const most, judged = 256, 4 << 10
+	if len(s) <= most {
+		return s
+	}
+	end := ""
+	if len(s) > judged {
+		s, end = s[:strings.LastIndexAny(s[:judged], " /")+1], "…"
+	}
+	if s = redact.Text(s); len(s) > most {
+		s, end = s[:most], "…"
+	}
+	return s + end
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"defender-proxy/internal/audit"
+	"defender-proxy/internal/clients"
 	"defender-proxy/internal/credential"
 	"defender-proxy/internal/tenant"
 	"defender-proxy/internal/token"
@@ -64,7 +65,7 @@ var fakePolicy = sync.OnceValues(func() (*policy.Policy, *policy.Grants) {
 	if err != nil {
 		panic(err)
 	}
-	grants, err := catalog.Grants([]string{"read", "hunt", "triage", "manage", "respond"}, nil)
+	grants, err := catalog.Grants(policy.Entries("read", "hunt", "triage", "manage", "respond"), nil)
 	if err != nil {
 		panic(err)
 	}
@@ -135,7 +136,7 @@ func newFakeWorld(t *testing.T, o fakeOptions) *fakeWorld {
 	pol, grants := fakePolicy()
 	d := Deps{
 		Policy:    pol,
-		Clients:   []Client{{Name: "local", From: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Grants: grants}},
+		Clients:   []Client{{Name: "local", From: []clients.Source{clients.Addresses(netip.MustParsePrefix("127.0.0.0/8"))}, Grants: grants}},
 		Transport: w.attempts, Monitor: w.monitor, Audit: audit.New(w.records), WritesNeedAudit: true, Metrics: &counter{}, Log: log,
 		Limits:  Limits{InFlight: 64, RequestBytes: 1 << 20, ConnectTimeout: 5 * time.Second, FirstByteTimeout: 30 * time.Second, BodyIdle: 5 * time.Second, MaxWait: 4 * time.Second},
 		Version: "test",
@@ -294,15 +295,20 @@ type auditLine struct {
 }
 
 func (s *stamped) Write(p []byte) (int, error) {
-	l := auditLine{at: time.Now(), lost: s.fails != nil && s.fails()}
-	if err := json.Unmarshal(p, &l); err != nil {
-		return 0, err
-	}
-	s.witness.logf("audit: %s", string(bytes.TrimSpace(p)))
+	lost := s.fails != nil && s.fails()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lines = append(s.lines, l)
-	if l.lost {
+	for line := range bytes.Lines(p) { // one that tells of lost records comes with the next
+		l := auditLine{at: time.Now(), lost: lost}
+		if err := json.Unmarshal(line, &l); err != nil {
+			return 0, err
+		}
+		s.witness.logf("audit: %s", string(bytes.TrimSpace(line)))
+		if l.Event != "lost" {
+			s.lines = append(s.lines, l)
+		}
+	}
+	if lost {
 		return 0, errors.New("the disk is full")
 	}
 	return len(p), nil

@@ -19,6 +19,7 @@ import (
 
 	"defender-proxy/internal/audit"
 	"defender-proxy/internal/canon"
+	"defender-proxy/internal/clients"
 	"defender-proxy/internal/credential"
 	"defender-proxy/internal/tenant"
 	"defender-proxy/internal/token"
@@ -64,7 +65,7 @@ func inMemory(tb testing.TB) (http.Handler, *wire, *policy.Catalog) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	grants, err := catalog.Grants([]string{"read", "hunt"}, []string{"libraryfiles.*"})
+	grants, err := catalog.Grants(policy.Entries("read", "hunt"), policy.Entries("libraryfiles.*"))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -83,7 +84,7 @@ func inMemory(tb testing.TB) (http.Handler, *wire, *policy.Catalog) {
 	}
 	p, err := New(Deps{
 		Policy:  &policy.Policy{Catalog: catalog},
-		Clients: []Client{{Name: "local", From: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, Grants: grants}},
+		Clients: []Client{{Name: "local", From: []clients.Source{clients.Addresses(netip.MustParsePrefix("127.0.0.1/32"))}, Grants: grants}},
 		Tenants: []Tenant{t}, Transport: sent, Monitor: monitor, Audit: audit.New(io.Discard), Metrics: &counter{}, Log: zerolog.Nop(),
 		Limits:  Limits{InFlight: 8, RequestBytes: 1 << 20, ConnectTimeout: time.Second, FirstByteTimeout: time.Minute, BodyIdle: time.Second},
 		Version: "test",
@@ -130,7 +131,7 @@ func FuzzTheWayOfARequest(f *testing.F) {
 		}
 	}
 	h, sent, catalog := inMemory(f)
-	grants, err := catalog.Grants([]string{"read", "hunt"}, []string{"libraryfiles.*"})
+	grants, err := catalog.Grants(policy.Entries("read", "hunt"), policy.Entries("libraryfiles.*"))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -153,7 +154,7 @@ func FuzzTheWayOfARequest(f *testing.F) {
 			t.Fatalf("%s %q sends the path %q, whose canonical form is %q, %v", method, target, path, canonical, err)
 		}
 		op, err := catalog.Match(out.Method, path)
-		if err != nil || !grants.Rule(op).Allow {
+		if err != nil || !grants.Rule(op, policy.Situation{}).Allow {
 			t.Fatalf("%s %q sends %s %q: %v, %v", method, target, out.Method, path, op, err)
 		}
 		if out.Method != method {
@@ -183,7 +184,7 @@ func BenchmarkJudge(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	grants, err := catalog.Grants([]string{"read", "hunt", "machines.isolate"}, []string{"libraryfiles.*"})
+	grants, err := catalog.Grants(policy.Entries("read", "hunt", "machines.isolate"), policy.Entries("libraryfiles.*"))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -199,7 +200,7 @@ func BenchmarkJudge(b *testing.B) {
 			b.Fatal("no query")
 		}
 		op, err := p.Operation("GET", path.String())
-		if err != nil || !p.Decide(op, grants, permits).Allowed() {
+		if err != nil || !p.Decide(op, grants, policy.Situation{}, permits).Allowed() {
 			b.Fatal(op, err)
 		}
 	}

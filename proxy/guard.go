@@ -1,10 +1,11 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
+	"net/textproto"
 	"strings"
 
 	"defender-proxy/internal/canon"
@@ -34,6 +35,12 @@ func (p *Proxy) guard(x *Exchange, r *http.Request) error {
 	if n := fields(r.Header); n > maxFields {
 		return refusal(InvalidRequest, "The request has %d header fields; at most %d are taken.", n, maxFields)
 	}
+	if a, b := lookAlikes(r.Header); a != "" {
+		return refusal(InvalidRequest, "The header %q could be read as %s, which the request has or which decides how it is read. Leave it out, or write it with hyphens.", shortened(a), shortened(b))
+	}
+	if name := p.headers.named(r.Header); name != "" {
+		return refusal(InvalidRequest, "The header Connection names %s, which would be taken out on the way although the request is judged with it. Leave it out of Connection.", shortened(name))
+	}
 	if err := readTarget(x, r); err != nil {
 		return err
 	}
@@ -55,19 +62,60 @@ func fields(h http.Header) (n int) {
 	return n
 }
 
-// admit finds the client group by the address of the socket.
-func (p *Proxy) admit(x *Exchange, r *http.Request) error {
-	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return &Refusal{Code: ClientNotAdmitted, Message: "The address of the connection is unknown.", Err: err}
+// meaningful are headers that say how a request is read, who sends it, or what
+// another program on the way made of it. A look-alike of one has no honest use.
+var meaningful = map[string]bool{
+	"host": true, "content-length": true, "transfer-encoding": true, "te": true, "trailer": true, "connection": true,
+	"keep-alive": true, "upgrade": true, "expect": true, "proxy-connection": true, "proxy-authorization": true,
+	"authorization": true, "cookie": true, "content-type": true, "content-encoding": true,
+	"x-forwarded-for": true, "x-forwarded-host": true, "x-forwarded-proto": true, "forwarded": true,
+	"x-http-method": true, "x-http-method-override": true, "x-method-override": true,
+	"x-original-url": true, "x-rewrite-url": true, "x-approval-id": true,
+}
+
+// lookAlikes finds a header whose name CGI and its heirs take for another one, for
+// they know no hyphens: with an underscore or a dot in a hyphen's place
+// (oauth2-proxy CVE-2025-64484, Traefik CVE-2026-39858).
+func lookAlikes(h http.Header) (name, of string) {
+	for name := range h {
+		if strings.IndexByte(name, '_') < 0 && strings.IndexByte(name, '.') < 0 {
+			continue
+		}
+		plain := hyphens(name)
+		if meaningful[plain] {
+			return name, textproto.CanonicalMIMEHeaderKey(plain)
+		}
+		for other := range h {
+			if other != name && hyphens(other) == plain {
+				return name, other
+			}
+		}
 	}
-	x.Address = from.Addr().Unmap()
-	i, ok := x.Listener.groups.Find(x.Address)
-	if !ok {
-		return refusal(ClientNotAdmitted, "%s belongs to no client group that may use this listener. An operator adds the address under from of a group in the proxy's configuration.", x.Address)
+	return "", ""
+}
+
+func hyphens(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '_' || r == '.' {
+			return '-'
+		}
+		return r
+	}, asciiLower(name))
+}
+
+// violated refuses what stands in for a request that could be read in more than
+// one way. Who sent it comes first, as for any other.
+func (p *Proxy) violated(x *Exchange, r *http.Request, v *listen.Violation) error {
+	x.Method, x.RawPath = v.Method, cmp.Or(rawPath(v.Path), "?")
+	malformed := &Refusal{Code: InvalidRequest, Message: v.Reason, As: v.Status}
+	if err := p.admit(x, r); err != nil {
+		// Its headers were not read, and so who sent it may only be known by them.
+		if refused := asRefusal(err); refused.Code == ClientNotAdmitted {
+			refused.Err = errors.Join(refused.Err, malformed)
+		}
+		return err
 	}
-	x.Client = x.Listener.clients[i]
-	return nil
+	return malformed
 }
 
 // checkNames words what package listen finds wrong with Host and Origin.

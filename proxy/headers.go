@@ -17,6 +17,7 @@ func newHeaderList(more []string) headerList {
 	// net/http's transport takes these for leave to send a write twice.
 	delete(l.more, "Idempotency-Key")
 	delete(l.more, "X-Idempotency-Key")
+	delete(l.more, approvalHeader)
 	return l
 }
 
@@ -36,6 +37,20 @@ func (l headerList) allows(name string) bool {
 		}
 	}
 	return l.more[name]
+}
+
+// named gives a header that goes out and that the caller's Connection header names:
+// what is left out on the way was judged all the same. Empty: none.
+func (l headerList) named(in http.Header) string {
+	for _, v := range in["Connection"] {
+		for name := range strings.SplitSeq(v, ",") {
+			name = textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name))
+			if l.allows(name) || strings.HasPrefix(name, "Content-") {
+				return name
+			}
+		}
+	}
+	return ""
 }
 
 // outgoing makes the headers of the request to upstream from those of the list.
@@ -93,7 +108,9 @@ func accepts(values []string, encoding string) bool {
 }
 
 // clean takes from an answer's headers what belongs to Microsoft's own hop or
-// speaks to browsers about Microsoft's origin, and what only the proxy may say.
+// speaks to browsers about Microsoft's origin, and what only the proxy may say. A
+// browser that shows the answer gives it no origin, and above all not the proxy's:
+// what it holds can ask the proxy for nothing.
 func clean(h http.Header) {
 	for _, v := range h["Connection"] {
 		for name := range strings.SplitSeq(v, ",") {
@@ -112,4 +129,10 @@ func clean(h http.Header) {
 			}
 		}
 	}
+	h["X-Content-Type-Options"], h["Content-Security-Policy"] = nosniff, sandboxed
 }
+
+var (
+	nosniff   = []string{"nosniff"}
+	sandboxed = []string{"sandbox; default-src 'none'"}
+)

@@ -13,7 +13,7 @@ import (
 // help is the page at /: what this caller may do, with lines to paste. Text for
 // curl, HTML for a browser.
 func (p *Proxy) help(w *answer, r *http.Request, x *Exchange) error {
-	page := helpPage{Base: x.base(r.Host), Client: x.Client.Name, Address: x.Address.String(), Version: p.Version}
+	page := helpPage{Base: x.base(r.Host), Client: x.Client.Name, Address: x.whence(), Version: p.Version}
 	t, err := p.tenant(x)
 	switch {
 	case err == nil:
@@ -41,7 +41,7 @@ func (p *Proxy) help(w *answer, r *http.Request, x *Exchange) error {
 				continue
 			}
 			row.Of++
-			if x.Client.Grants.Rule(op).Allow {
+			if x.Client.Grants.Rule(op, policy.Situation{Tenant: page.Tenant, Now: x.Start}).Allow {
 				row.Granted++
 			}
 		}

@@ -36,14 +36,15 @@ func (p *Proxy) whoami(w *answer, r *http.Request, x *Exchange) error {
 		Tokens []tokenView `json:"tokens"`
 	}
 	view := struct {
-		RequestID string      `json:"request_id"`
-		Client    string      `json:"client"`
-		Address   string      `json:"address"`
-		Listener  string      `json:"listener"`
-		Tenants   []string    `json:"tenants"`
-		Tenant    *tenantView `json:"tenant"`
-		Problem   string      `json:"problem,omitempty"`
-	}{RequestID: x.ID, Client: x.Client.Name, Address: x.Address.String(), Listener: x.Listener.Address, Tenants: p.tenantsOf(x.Client)}
+		RequestID   string      `json:"request_id"`
+		Client      string      `json:"client"`
+		Address     string      `json:"address"` // or, on a Unix socket, the user
+		Certificate string      `json:"certificate,omitempty"`
+		Listener    string      `json:"listener"`
+		Tenants     []string    `json:"tenants"`
+		Tenant      *tenantView `json:"tenant"`
+		Problem     string      `json:"problem,omitempty"`
+	}{RequestID: x.ID, Client: x.Client.Name, Address: x.whence(), Certificate: x.Peer.CertificateName(), Listener: x.Listener.Address, Tenants: p.tenantsOf(x.Client)}
 
 	t, err := p.tenant(x)
 	if err != nil {
@@ -87,6 +88,8 @@ func (p *Proxy) operations(w *answer, r *http.Request, x *Exchange) error {
 		Service policy.Service `json:"service"`
 		Class   policy.Class   `json:"class"`
 		Granted bool           `json:"granted"`
+		When    string         `json:"when,omitempty"`  // the condition of the grant
+		Waits   bool           `json:"waits,omitempty"` // for a second person's approval
 		// Permitted is null as long as there is no token to ask.
 		Permitted *bool               `json:"permitted"`
 		Needs     []policy.Permission `json:"needs"`
@@ -100,10 +103,18 @@ func (p *Proxy) operations(w *answer, r *http.Request, x *Exchange) error {
 	if class := query("class"); class != "" && !slices.Contains(policy.Classes(), policy.Class(class)) {
 		return refusal(InvalidRequest, "class=%s is none of %v.", shortened(class), policy.Classes())
 	}
+	at := policy.Situation{Now: x.Start}
+	if t != nil {
+		at.Tenant = t.Name
+	}
 	rows := []row{}
 	for _, op := range p.Policy.Catalog.Operations() {
 		o := row{ID: op.ID, Method: op.Method, Path: op.Path, Service: op.Service, Class: op.Class, Needs: op.Application, Title: op.Title}
-		o.Granted = x.Client.Grants.Rule(op).Allow
+		rule := x.Client.Grants.Rule(op, at)
+		o.Granted, o.Waits = rule.Allow, p.waits(op, at)
+		if rule.When != nil {
+			o.When = rule.When.String()
+		}
 		if query("granted") == "true" && !o.Granted || query("class") != "" && query("class") != string(op.Class) {
 			continue
 		}

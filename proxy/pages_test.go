@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"defender-proxy/internal/clients"
 	"defender-proxy/internal/tenant"
 )
 
@@ -183,7 +184,7 @@ func TestAnExplanationIsWhatHappens(t *testing.T) {
 
 func TestUpstreamsOfTenantsAreApart(t *testing.T) {
 	w := newWorld(t, options{tenants: []string{"contoso", "fabrikam"}, deps: func(d *Deps) {
-		d.Clients[0].From = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+		d.Clients[0].From = []clients.Source{clients.Addresses(netip.MustParsePrefix("127.0.0.1/32"))}
 	}})
 	w.do("GET", "/t/contoso/api/alerts", "")
 	w.do("GET", "/t/fabrikam/api/alerts", "")

@@ -3,8 +3,12 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"strings"
+	"sync"
 
+	"defender-proxy/internal/condition"
 	"defender-proxy/internal/token"
 	"defender-proxy/policy"
 )
@@ -34,7 +38,7 @@ func unknownPath(path string) string {
 	shown := shortened(path)
 	switch {
 	case strings.HasPrefix(path, "/-/"):
-		return shown + " is no page of the proxy. There are /, /-/whoami, /-/operations and /-/explain; health and metrics are on the admin listener."
+		return shown + " is no page of the proxy. There are /, /-/whoami, /-/operations, /-/explain and /-/approvals; health and metrics are on the admin listener."
 	case strings.HasSuffix(path, "/oauth2/token"), strings.HasSuffix(path, "/oauth2/v2.0/token"):
 		return shown + " is where a tool would log in. No login is needed here: leave the token URL out, or give the tool any token; what it sends as Authorization is dropped."
 	}
@@ -45,7 +49,7 @@ func unknownPath(path string) string {
 // to this client group, and does the tenant's token permit it? The claims come
 // with the token, so the first no saves the wait for one.
 func (p *Proxy) decide(ctx context.Context, x *Exchange) (*token.Bearer, policy.Decision, error) {
-	d := p.Policy.Granted(x.Operation, x.Client.Grants)
+	d := p.Policy.Granted(x.Operation, x.Client.Grants, x.situation())
 	if d.Verdict == policy.NotGranted {
 		return nil, d, notGranted(x, d.Rule)
 	}
@@ -54,11 +58,100 @@ func (p *Proxy) decide(ctx context.Context, x *Exchange) (*token.Bearer, policy.
 		return nil, d, err
 	}
 	x.Permits = x.upstream().permitsOf(bearer, p.Policy.Catalog)
-	d = p.Policy.Decide(x.Operation, x.Client.Grants, x.Permits)
+	d = p.judge(x, x.Permits)
 	if !d.Allowed() {
 		return nil, d, missingPermission(x)
 	}
 	return bearer, d, nil
+}
+
+// judge is policy's decision about the exchange with a token that permits this
+// much. The operator's half stands once its conditions were asked.
+func (p *Proxy) judge(x *Exchange, permits *policy.Permits) policy.Decision {
+	d := p.Policy.Decide(x.Operation, x.Client.Grants, x.situation(), permits)
+	if x.Settled && d.Allowed() {
+		d = d.Settled(x.Decision.Rule, x.Decision.Ungranted)
+	}
+	return d
+}
+
+// satisfy asks the conditions of the grant, which may look at the request's body.
+// The first entry whose condition holds decides; an error of a condition is a no.
+func (p *Proxy) satisfy(x *Exchange, r *http.Request) error {
+	rule := x.Decision.Rule
+	if rule.When == nil {
+		return nil
+	}
+	looked := false
+	parse := sync.OnceValues(func() (*condition.Body, error) { return x.Body.judged(r.Header) })
+	asked := condition.Request{
+		Method: x.Method, Path: x.Path.String(), Tenant: x.Tenant.Name, Client: x.Client.Name, Operation: x.Operation.ID,
+		Body: func() (*condition.Body, error) {
+			looked = true
+			return parse()
+		},
+	}
+	x.Noes = nil
+	for ; rule.Allow && rule.When != nil; rule = x.Client.Grants.Next(x.Operation, x.situation(), rule) {
+		looked = false
+		holds, err := holds(rule.When, asked)
+		if holds && err == nil {
+			x.Decision, x.Settled = x.Decision.Settled(rule, x.Decision.Ungranted), true
+			return nil
+		}
+		x.Noes = append(x.Noes, no{rule, looked, err})
+	}
+	if x.Client.Grants.Reports() {
+		x.Decision, x.Settled = x.Decision.Settled(policy.Rule{}, true), true
+		return nil
+	}
+	denied := x.Decision.Rule
+	x.Decision = policy.Decision{Verdict: policy.NotGranted, Rule: policy.Rule{Entry: denied.Entry}}
+	return conditionFailed(x)
+}
+
+// no is an entry whose condition was asked and did not hold.
+type no struct {
+	rule   policy.Rule
+	looked bool  // at the body
+	err    error // why it could not be told, if it could not
+}
+
+// words say it behind the condition.
+func (n no) words() string {
+	if n.err != nil {
+		return fmt.Sprintf("which cannot be told: %v", n.err)
+	}
+	return "which is not so"
+}
+
+func holds(c policy.Condition, asked condition.Request) (bool, error) {
+	askable, ok := c.(interface {
+		Holds(condition.Request) (bool, error)
+	})
+	if !ok {
+		return false, fmt.Errorf("condition of type %T cannot be asked", c)
+	}
+	return askable.Holds(asked)
+}
+
+// judged gives the body to a condition. One that streams is longer than what can
+// be judged.
+func (b *body) judged(h http.Header) (*condition.Body, error) {
+	if !b.keep {
+		return nil, fmt.Errorf("the body is longer than %d bytes, the most that a condition looks at", condition.MaxBody)
+	}
+	return condition.ParseBody(h["Content-Type"], h["Content-Encoding"], b.kept)
+}
+
+// situation is what the operator's grants depend on beside the operation.
+func (x *Exchange) situation() policy.Situation {
+	return policy.Situation{Tenant: x.Tenant.Name, Now: x.AsOf}
+}
+
+// waits reports whether an operation needs a second person's approval.
+func (p *Proxy) waits(op *policy.Operation, at policy.Situation) bool {
+	return p.Approval != nil && p.Approval.Operations.Rule(op, at).Allow
 }
 
 // upstream is the service that the operation belongs to, as the tenant sees it;

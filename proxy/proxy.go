@@ -13,6 +13,7 @@ import (
 	"github.com/gorilla/mux"
 	"github.com/rs/zerolog"
 
+	"defender-proxy/internal/approval"
 	"defender-proxy/internal/audit"
 	"defender-proxy/internal/clients"
 	"defender-proxy/internal/listen"
@@ -25,7 +26,9 @@ import (
 // Client is a client group and what it may do.
 type Client struct {
 	Name string
-	From []netip.Prefix
+	From []clients.Source
+	// Keys are the local keys that its callers have to send.
+	Keys []clients.Key
 	// Tenants are the names of those it may ask for; all when nil.
 	Tenants []string
 	Grants  *policy.Grants
@@ -69,6 +72,8 @@ type Listener struct {
 	Tenant string
 	// Clients are the names of the groups that may use it; all when nil.
 	Clients []string
+	// Proxies are the addresses whose X-Forwarded-For is believed.
+	Proxies []netip.Prefix
 	// PublicURL is the base of links in answers; empty: the scheme and the Host
 	// of the request.
 	PublicURL string
@@ -102,6 +107,19 @@ func (l Limits) Patience() time.Duration {
 	return l.ConnectTimeout + 3*(l.ConnectTimeout+l.FirstByteTimeout) + 2*longestWait + l.MaxWait
 }
 
+// Approval says which operations wait for a second person.
+type Approval struct {
+	// Operations are those that wait: what these grants allow.
+	Operations *policy.Grants
+	// By are the names of the client groups that may approve.
+	By []string
+	// Within is how long a call can wait for its approval, and then for being
+	// repeated.
+	Within time.Duration
+	// Store is shared by the snapshots of a process.
+	Store *approval.Store
+}
+
 // Metrics counts what happened. Observe is called once a request, concurrently,
 // and must not keep the record.
 type Metrics interface{ Observe(*audit.Record) }
@@ -120,6 +138,14 @@ type Deps struct {
 	Metrics         Metrics
 	Log             zerolog.Logger
 	Limits          Limits
+	// Approval is what a second person has to approve; nil: nothing.
+	Approval *Approval
+	// Retired is closed when the configuration is replaced by another one: calls that
+	// are held for a decision then end their wait; nil: never.
+	Retired <-chan struct{}
+	// Annotate appends the caller's group and the request id to the comments of
+	// actions.
+	Annotate bool
 	// RepeatHunting lets a hunting query that was sent and not answered be sent
 	// to another region. It changes nothing there, but costs quota.
 	RepeatHunting bool
@@ -136,10 +162,12 @@ type Deps struct {
 type Proxy struct {
 	Deps
 	tenants map[string]*Tenant
-	headers headerList
-	pages   *mux.Router
-	load    load
-	waiting atomic.Int64 // requests that are patient
+	// everybody are all client groups, whichever a listener has.
+	everybody *clients.Groups
+	headers   headerList
+	pages     *mux.Router
+	load      load
+	waiting   atomic.Int64 // requests that are patient
 
 	longestWait time.Duration // for a token; the constant, but in tests
 }
@@ -165,6 +193,11 @@ func New(d Deps) (*Proxy, error) {
 		}
 		p.tenants[t.Name] = t
 	}
+	all := make([]clients.Group, len(d.Clients))
+	for i, c := range d.Clients {
+		all[i] = clients.Group{Name: c.Name, From: c.From, Keys: c.Keys}
+	}
+	p.everybody = clients.New(all)
 	p.pages = p.router()
 	return p, nil
 }
@@ -193,7 +226,7 @@ func (p *Proxy) Handler(l Listener) (http.Handler, error) {
 	var groups []clients.Group
 	for i := range p.Clients {
 		if c := &p.Clients[i]; l.Clients == nil || slices.Contains(l.Clients, c.Name) {
-			groups = append(groups, clients.Group{Name: c.Name, From: c.From})
+			groups = append(groups, clients.Group{Name: c.Name, From: c.From, Keys: c.Keys})
 			in.clients = append(in.clients, c)
 		}
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,6 +31,7 @@ const (
 	MethodNotAllowed  Code = "MethodNotAllowed"
 	NotGranted        Code = "NotGranted"
 	MissingPermission Code = "MissingPermission"
+	NotApproved       Code = "NotApproved"
 	TokenUnavailable  Code = "TokenUnavailable"
 	RegionUnavailable Code = "RegionUnavailable"
 	InvalidAnswer     Code = "InvalidAnswer"
@@ -60,6 +62,7 @@ var codes = map[Code]struct {
 	MethodNotAllowed:  {http.StatusMethodNotAllowed, "http_request_denied"},
 	NotGranted:        {http.StatusForbidden, "http_request_denied"},
 	MissingPermission: {http.StatusForbidden, "http_request_denied"},
+	NotApproved:       {http.StatusForbidden, "http_request_denied"},
 	TokenUnavailable:  {http.StatusServiceUnavailable, "destination_unavailable"},
 	RegionUnavailable: {http.StatusBadGateway, "destination_unavailable"},
 	InvalidAnswer:     {http.StatusBadGateway, "http_protocol_error"},
@@ -80,6 +83,8 @@ type Refusal struct {
 	Err error
 	// Timeout makes RegionUnavailable a 504.
 	Timeout bool
+	// As is a status in place of the code's own, for InvalidRequest: 417, 431 or 505.
+	As int
 	// RetryAfter goes into the header of its name, in whole seconds and at least
 	// one, where it is not 0: waiting helps.
 	RetryAfter time.Duration
@@ -104,7 +109,7 @@ func (r *Refusal) Status() int {
 	if r.Code == RegionUnavailable && r.Timeout {
 		return http.StatusGatewayTimeout
 	}
-	return codes[r.Code].status
+	return cmp.Or(r.As, codes[r.Code].status)
 }
 
 func refusal(code Code, format string, args ...any) *Refusal {
@@ -169,8 +174,27 @@ func notGranted(x *Exchange, rule policy.Rule) *Refusal {
 		return refusal(NotGranted, "%s is denied to client group %s by the entry %q. An operator can change that under deny of the group in the proxy's configuration.",
 			what, client.Name, entry)
 	}
+	if entry, end, ok := client.Grants.Ended(op, x.situation()); ok {
+		return refusal(NotGranted, "%s is not granted to client group %s any more: the entry %q ended %s. An operator sets another until under allow of the group in the proxy's configuration. GET /-/operations lists what is granted.",
+			what, client.Name, entry, end.Format(time.RFC3339))
+	}
 	return refusal(NotGranted, "%s is not granted to client group %s. An operator grants it with %q or %q under allow of the group in the proxy's configuration. GET /-/operations lists what is granted.",
 		what, client.Name, op.ID, op.Class)
+}
+
+// conditionFailed words that what would grant the operation depends on a
+// condition, and none holds.
+func conditionFailed(x *Exchange) *Refusal {
+	const most = 8
+	var noes []string
+	for _, n := range x.Noes {
+		noes = append(noes, n.rule.When.String()+", "+n.words())
+	}
+	if len(noes) > most {
+		noes = append(noes[:most:most], fmt.Sprintf("and %d more", len(noes)-most))
+	}
+	return refusal(NotGranted, "%s %s (operation %s) is granted to client group %s only when %s. An operator can change that under allow of the group in the proxy's configuration.",
+		x.Method, x.Operation.Path, x.Operation.ID, x.Client.Name, strings.Join(noes, "; "))
 }
 
 // missingPermission words the token's no, before Microsoft is asked.

@@ -8,11 +8,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"defender-proxy/internal/audit"
+	"defender-proxy/internal/clients"
 	"defender-proxy/policy"
 )
 
@@ -44,7 +47,9 @@ func TestEveryRefusalIsReached(t *testing.T) {
 			return w.raw("POST /api/indicators HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
 		}, code: InvalidRequest, status: 400},
 		{name: "an explanation of nothing", ask: plain("GET", "/-/explain"), code: InvalidRequest, status: 400, words: []string{"/-/explain?method="}},
-		{name: "an address of no group", o: options{deps: func(d *Deps) { d.Clients[0].From = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }},
+		{name: "an address of no group", o: options{deps: func(d *Deps) {
+			d.Clients[0].From = []clients.Source{clients.Addresses(netip.MustParsePrefix("10.0.0.0/8"))}
+		}},
 			ask: plain("GET", "/api/alerts"), code: ClientNotAdmitted, status: 403, words: []string{"127.0.0.1", "from"}},
 		{name: "a host that is not ours", ask: func(w *world) *reply { return w.do("GET", "/api/alerts", "", "Host", "evil.example") },
 			code: HostNotAllowed, status: 421, words: []string{"evil.example", "hosts"}},
@@ -71,6 +76,9 @@ func TestEveryRefusalIsReached(t *testing.T) {
 			words: []string{`"machines.*"`, "deny"}},
 		{name: "a permission that is missing", ask: plain("POST", "/api/machines/m1/offboard"), code: MissingPermission, status: 403,
 			words: []string{"POST /api/machines/{id}/offboard needs Machine.Offboard", "tenant contoso holds Alert.Read.All", "WindowsDefenderATP", clientID, "Grant admin consent"}},
+		{name: "an approval of nobody", o: options{deps: twoPeople(t, nil)}, ask: func(w *world) *reply {
+			return w.isolate("m1", "X-Approval-Id", "A")
+		}, code: NotApproved, status: 403, words: []string{"There is no approval", "X-Approval-Id"}},
 		{name: "a token without any permission", o: options{roles: []string{}}, ask: plain("GET", "/api/alerts"), code: MissingPermission, status: 403,
 			words: []string{"one of Alert.Read.All, Alert.ReadWrite.All", "no permission at all"}},
 		{name: "a user's token where only applications are documented", o: options{scopes: []string{"Ti.ReadWrite"}}, ask: plain("DELETE", "/api/indicators/1"), code: MissingPermission, status: 403,
@@ -355,5 +363,41 @@ func TestNewRefusesPartsThatAreMissing(t *testing.T) {
 		if _, err := w.proxy.Handler(l); err == nil {
 			t.Errorf("a listener with %s that does not exist is made", name)
 		}
+	}
+}
+
+// A record says refused where the proxy said no before anything went out, whatever the
+// grants and the token allowed, and allowed where something else failed after that.
+func TestTheRecordOfARefusalSaysRefused(t *testing.T) {
+	allowed := policy.Decision{Verdict: policy.Allowed}
+	for code := range codes {
+		later := map[Code]bool{RegionUnavailable: true, InvalidAnswer: true, TokenUnavailable: true, Internal: true, clientGone: true}[code]
+		for _, c := range []struct {
+			name     string
+			decision policy.Decision
+			arrived  int
+			want     string
+		}{
+			{"before the decision", policy.Decision{}, 0, "refused"},
+			{"after the decision", allowed, 0, map[bool]string{true: "allowed", false: "refused"}[later]},
+			{"after it was sent", allowed, 1, "allowed"},
+		} {
+			x := &Exchange{Listener: &listener{}, Decision: c.decision, Arrived: c.arrived, Err: fmt.Errorf("step: %w", &Refusal{Code: code, Message: "x"})}
+			if rec := x.record(audit.Request, httptest.NewRequest("POST", "/", nil)); rec.Decision != c.want || rec.Code != string(code) {
+				t.Errorf("%s, %s: %s %s, want %s", code, c.name, rec.Decision, rec.Code, c.want)
+			}
+		}
+	}
+	x := &Exchange{Listener: &listener{}}
+	if rec := x.record(audit.Request, httptest.NewRequest("GET", "/", nil)); rec.Decision != "allowed" {
+		t.Errorf("no error: %s", rec.Decision)
+	}
+}
+
+func TestACallThatIsNotApprovedIsRecordedAsRefused(t *testing.T) {
+	w := newWorld(t, options{deps: twoPeople(t, nil)})
+	records := w.recordsOf(w.isolate("m1", "X-Approval-Id", "AAAA"))
+	if len(records) != 1 || records[0]["code"] != "NotApproved" || records[0]["decision"] != "refused" {
+		t.Errorf("the records are %v", records)
 	}
 }

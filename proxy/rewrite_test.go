@@ -178,3 +178,24 @@ func TestRedirects(t *testing.T) {
 		})
 	}
 }
+
+// What Microsoft answers is shown in a browser under the proxy's own name: it must not
+// ask the proxy for anything.
+func TestWhatIsRelayedCannotActInABrowser(t *testing.T) {
+	w := newWorld(t, options{})
+	for _, kind := range []string{"text/html", "application/json", "image/svg+xml", ""} {
+		for _, status := range []int{200, 404} {
+			w.regions[0].answer(func(rw http.ResponseWriter, _ *http.Request) {
+				rw.Header().Set("Content-Type", kind)
+				rw.Header()["Content-Security-Policy"] = []string{"default-src *", "script-src *"}
+				rw.Header().Set("X-Content-Type-Options", "sniff")
+				rw.WriteHeader(status)
+				_, _ = io.WriteString(rw, "<script>fetch('/-/approvals')</script>")
+			})
+			h := w.do("GET", "/api/alerts", "", "Accept", "text/html").header
+			if csp, sniff := h["Content-Security-Policy"], h["X-Content-Type-Options"]; len(csp) != 1 || csp[0] != "sandbox; default-src 'none'" || len(sniff) != 1 || sniff[0] != "nosniff" {
+				t.Errorf("%d of %q: %q %q", status, kind, csp, sniff)
+			}
+		}
+	}
+}

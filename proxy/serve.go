@@ -11,6 +11,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"defender-proxy/internal/audit"
+	"defender-proxy/internal/listen"
 	"defender-proxy/policy"
 )
 
@@ -20,13 +21,16 @@ import (
 func (p *Proxy) router() *mux.Router {
 	r := mux.NewRouter().SkipClean(true).UseEncodedPath()
 	for path, page := range map[string]step{
-		"/":             p.help,
-		"/-/whoami":     p.whoami,
-		"/-/operations": p.operations,
-		"/-/explain":    p.explain,
+		"/":                 p.help,
+		"/-/whoami":         p.whoami,
+		"/-/operations":     p.operations,
+		"/-/explain":        p.explain,
+		"/-/approvals":      p.approvals,
+		"/-/approvals/{id}": p.oneApproval,
 	} {
 		r.Path(path).Handler(stepHandler(readOnly(page)))
 	}
+	r.Path("/-/approvals/{id}/{verdict:approve|deny}").Handler(stepHandler(p.verdict))
 	r.NotFoundHandler = stepHandler(p.serve)
 	return r
 }
@@ -70,9 +74,24 @@ func (p *Proxy) serve(w *answer, r *http.Request, x *Exchange) (err error) {
 			_ = resp.Body.Close()
 		}
 	}()
+	if err = p.satisfy(x, r); err != nil {
+		return err
+	}
+	if err = p.annotatable(x, r); err != nil {
+		return err
+	}
+	if answered, err := p.approve(ctx, w, r, x, plan.header); answered || err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil { // not after a panic: then nobody knows what was sent
+			p.unsent(x)
+		}
+	}()
 	if err = p.freshen(ctx, x); err != nil {
 		return err
 	}
+	p.annotate(x, r)
 	if x.Order, x.Choice, err = p.order(ctx, x); err != nil {
 		return err
 	}
@@ -115,6 +134,8 @@ func (p *Proxy) handle(w http.ResponseWriter, r *http.Request, l *listener) {
 		}
 		clear(out.Header()) // an answer that turned out bad may have left some there
 		out.Header().Set("X-Request-Id", x.ID)
+		// A caller that does not read holds a handler outside of limits.max_in_flight.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(refusalTime)) // not every connection has deadlines
 		refused.write(out, x.ID)
 	}
 	x.Status, x.BytesOut = out.status, out.bytes
@@ -131,6 +152,9 @@ func unwanted(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(drainTime)) // not every connection has deadlines
 	}
 }
+
+// refusalTime is how long a caller may take to read a refusal.
+const refusalTime = 10 * time.Second
 
 // drainTime is how long a caller may take to send the rest of a body that nobody
 // wants.
@@ -163,10 +187,13 @@ func (p *Proxy) run(w *answer, r *http.Request, x *Exchange) (err error) {
 	if x.Err != nil {
 		return x.Err
 	}
+	if v := listen.Violated(r); v != nil {
+		return p.violated(x, r, v)
+	}
 	if err := p.guard(x, r); err != nil {
 		return err
 	}
-	leave, err := p.load.enter(x.Address, p.Limits.InFlight)
+	leave, err := p.load.enter(sourceOf(x), p.Limits.InFlight)
 	if err != nil {
 		return err
 	}
@@ -198,7 +225,7 @@ func (p *Proxy) audit(x *Exchange, r *http.Request) {
 	rec := x.record(audit.Request, r)
 	rec.Duration = time.Since(x.Start)
 	if err := p.Audit.Write(&rec); err != nil {
-		p.Log.Error().Str("request_id", x.ID).Err(err).Msg("audit record lost")
+		p.Log.Debug().Str("request_id", x.ID).Err(err).Msg("audit record lost") // audit tells once, and counts
 	}
 	p.Metrics.Observe(&rec)
 }
@@ -208,18 +235,28 @@ func (p *Proxy) announce(x *Exchange, r *http.Request) error {
 	if !x.Operation.Class.Writes() {
 		return nil
 	}
+	return p.intend(x, r, "write", "sent")
+}
+
+// intend records what is going to be done, a write sent or a decision made; its
+// error says that it must not be done.
+func (p *Proxy) intend(x *Exchange, r *http.Request, what, done string) error {
 	rec := x.record(audit.Intent, r)
-	err := p.Audit.Write(&rec)
+	write := p.Audit.Write
+	if p.WritesNeedAudit {
+		write = p.Audit.WriteDurable
+	}
+	err := write(&rec)
 	switch {
 	case err == nil:
 		return nil
 	case !p.WritesNeedAudit:
-		p.Log.Error().Str("request_id", x.ID).Err(err).Msg("write goes out without its audit record")
+		p.Log.Error().Str("request_id", x.ID).Err(err).Msg("a " + what + " is " + done + " without its audit record")
 		return nil
 	}
 	return &Refusal{
 		Code:       AuditUnavailable,
-		Message:    "The audit record of this write cannot be stored, so the write is not sent. An operator looks at the disk and at audit.file in the proxy's configuration.",
+		Message:    fmt.Sprintf("The audit record of this %s cannot be stored, so the %s is not %s. An operator looks at the disk and at audit.file in the proxy's configuration.", what, what, done),
 		Err:        err,
 		RetryAfter: 10 * time.Second,
 	}

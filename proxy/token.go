@@ -81,7 +81,7 @@ func (p *Proxy) another(ctx context.Context, x *Exchange, refused http.Header) (
 		return false, nil
 	}
 	permits := u.permitsOf(b, p.Policy.Catalog)
-	d := p.Policy.Decide(x.Operation, x.Client.Grants, permits)
+	d := p.judge(x, permits)
 	if !d.Allowed() {
 		return false, nil
 	}

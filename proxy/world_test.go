@@ -24,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"defender-proxy/internal/audit"
+	"defender-proxy/internal/clients"
 	"defender-proxy/internal/credential"
 	"defender-proxy/internal/tenant"
 	"defender-proxy/internal/token"
@@ -97,7 +98,7 @@ func newWorld(t *testing.T, o options) *world {
 	if o.allow == nil {
 		o.allow = []string{"read", "hunt", "manage", "respond"}
 	}
-	grants, err := catalog.Grants(o.allow, o.deny)
+	grants, err := catalog.Grants(policy.Entries(o.allow...), policy.Entries(o.deny...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +107,7 @@ func newWorld(t *testing.T, o options) *world {
 	}
 	d := Deps{
 		Policy:    &policy.Policy{Catalog: catalog},
-		Clients:   []Client{{Name: "local", From: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Grants: grants}},
+		Clients:   []Client{{Name: "local", From: []clients.Source{clients.Addresses(netip.MustParsePrefix("127.0.0.0/8"))}, Grants: grants}},
 		Transport: transport, Monitor: monitor, Audit: audit.New(w.records), WritesNeedAudit: true, Metrics: w.metrics, Log: log,
 		Limits:  Limits{InFlight: 64, RequestBytes: 1 << 20, ConnectTimeout: 5 * time.Second, FirstByteTimeout: 10 * time.Second, BodyIdle: 5 * time.Second},
 		Version: "test",
@@ -194,6 +195,9 @@ func (w *world) do(method, target, body string, header ...string) *reply {
 			req.Host = header[i+1]
 		}
 		req.Header.Add(header[i], header[i+1])
+	}
+	if w.proxy.Approval != nil && req.Header["X-Key"] == nil {
+		req.Header.Set("X-Key", analystsKey) // see twoPeople
 	}
 	resp, err := (&http.Transport{DisableKeepAlives: true, DisableCompression: true}).RoundTrip(req)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"defender-proxy/internal/redact"
 )
 
 // maxFailureText bounds the text of a failure that is kept, in bytes.
@@ -52,13 +54,14 @@ func TimedOut(err error) Outcome { return failed("no answer in time", unanswered
 func Broken(err error) Outcome { return failed("connection lost", unanswered, err) }
 
 // failed keeps the text of err without the URL of the request, which
-// *url.Error carries and whose query is the caller's business.
+// *url.Error carries and whose query is the caller's business, and without what else
+// a connection's error may quote of a request. That comes out before the text is cut.
 func failed(what string, c contact, err error) Outcome {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
 	if err != nil {
-		text := strings.ToValidUTF8(err.Error(), "?")
+		text := redact.Text(strings.ToValidUTF8(err.Error(), "?"))
 		if len(text) > maxFailureText {
 			text = strings.ToValidUTF8(text[:maxFailureText], "") + "…"
 		}

@@ -29,6 +29,8 @@ type parts struct {
 	config   *config.Config
 	catalog  *policy.Catalog
 	clients  []proxy.Client
+	allow    [][]policy.Entry         // that the grants of clients were compiled of
+	approval *proxy.Approval          // nil: nothing waits for a second person
 	tenants  []proxy.Tenant           // in the configuration's order
 	accounts map[string]token.Account // of tenants, by name
 	proxy    *proxy.Proxy
@@ -42,6 +44,8 @@ type parts struct {
 	// them; nil for a command that serves nobody.
 	proofs map[string]content
 
+	// retired is closed when other parts take the place of these.
+	retired chan struct{}
 	// serving counts the requests that began with these parts and have not ended.
 	serving atomic.Int64
 }
@@ -53,17 +57,18 @@ type parts struct {
 // What can fail comes first and leaves the running snapshot as it is, but for
 // pools that it does not use; only then the tokens' sources are told.
 func (c *core) assemble(cfg *config.Config, proofs map[string]content, before *parts) (*parts, error) {
-	p := &parts{core: c, config: cfg, proofs: proofs, accounts: make(map[string]token.Account, len(cfg.Tenants))}
+	p := &parts{core: c, config: cfg, proofs: proofs, accounts: make(map[string]token.Account, len(cfg.Tenants)), retired: make(chan struct{})}
 	var err error
 	if p.catalog, err = policy.NewCatalog(cfg.Policy.Operations); err != nil {
 		return nil, err
 	}
 	for _, g := range cfg.Clients {
-		grants, err := p.catalog.Grants(g.Allow, g.Deny)
+		grants, allow, err := p.grants(g)
 		if err != nil {
 			return nil, fmt.Errorf("client group %s: %w", g.Name, err)
 		}
-		p.clients = append(p.clients, proxy.Client{Name: g.Name, From: g.From, Tenants: g.Tenants, Grants: grants})
+		p.allow = append(p.allow, allow)
+		p.clients = append(p.clients, proxy.Client{Name: g.Name, From: g.From, Keys: g.Keys(), Tenants: g.Tenants, Grants: grants})
 	}
 	clouds := make(map[string]regions.Cloud)
 	for _, t := range cfg.Tenants {
@@ -91,6 +96,9 @@ func (c *core) assemble(cfg *config.Config, proofs map[string]content, before *p
 			account.Credential = c.credential(t)
 		}
 		p.accounts[t.Name] = account
+	}
+	if err := p.twoPeople(); err != nil {
+		return nil, err
 	}
 	if err := p.listen(); err != nil {
 		return nil, err
@@ -172,7 +180,10 @@ func (p *parts) listen() error {
 		Monitor:         p.monitor,
 		Audit:           p.core.audit,
 		WritesNeedAudit: cfg.Audit.Writes == config.WritesRequired,
-		Metrics:         p.metrics,
+		Metrics:         p.core,
+		Approval:        p.approval,
+		Annotate:        cfg.Audit.Annotate,
+		Retired:         p.retired,
 		Log:             p.log,
 		Limits: proxy.Limits{
 			InFlight:         cfg.Limits.MaxInFlight,
@@ -192,7 +203,7 @@ func (p *parts) listen() error {
 	}
 	for _, l := range cfg.Listeners {
 		h, err := p.proxy.Handler(proxy.Listener{
-			Address: l.Address, Hosts: l.Hosts, Tenant: l.Tenant, Clients: l.Clients, PublicURL: l.PublicURL, TLS: l.TLS != nil,
+			Address: l.Address, Hosts: l.Hosts, Tenant: l.Tenant, Clients: l.Clients, Proxies: l.TrustedProxies, PublicURL: l.PublicURL, TLS: l.TLS != nil,
 		})
 		if err != nil {
 			return err
@@ -255,9 +266,17 @@ func (p *parts) keep() {
 
 // admin is what the operator's pages show.
 func (p *parts) admin(clouds map[string]regions.Cloud) *admin.View {
-	v := &admin.View{Catalog: p.catalog}
-	for _, c := range p.clients {
-		v.Groups = append(v.Groups, admin.Group{Name: c.Name, Grants: c.Grants, Tenants: c.Tenants})
+	v := &admin.View{Catalog: p.catalog, WritesNeedAudit: p.config.Audit.Writes == config.WritesRequired}
+	var all []clients.Group
+	for i, c := range p.clients {
+		v.Groups = append(v.Groups, admin.Group{Name: c.Name, Grants: c.Grants, Allow: p.allow[i], Tenants: c.Tenants})
+		all = append(all, clients.Group{Name: c.Name, From: c.From, Keys: c.Keys})
+	}
+	if p.approval != nil {
+		v.Approval = &admin.Approval{By: p.approval.By, Callers: clients.New(all)}
+		for _, g := range all {
+			v.Approval.Names = append(v.Approval.Names, g.Name)
+		}
 	}
 	impaired, leftOut := make(map[string][]string), make(map[string][]string)
 	var lost []string
@@ -294,15 +313,7 @@ func (p *parts) admin(clouds map[string]regions.Cloud) *admin.View {
 		v.Tenants = append(v.Tenants, admin.Tenant{Name: name, Impaired: leftOut[name]})
 	}
 	if names := p.config.Admin.Clients; names != nil {
-		var groups []clients.Group
-		for _, c := range p.clients {
-			for _, name := range names {
-				if c.Name == name {
-					groups = append(groups, clients.Group{Name: c.Name, From: c.From})
-				}
-			}
-		}
-		v.Clients = clients.New(groups)
+		v.Clients = clients.New(slices.DeleteFunc(all, func(g clients.Group) bool { return !slices.Contains(names, g.Name) }))
 	}
 	return v
 }

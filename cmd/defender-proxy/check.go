@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,7 +48,7 @@ Exits with 1 when anything is wrong.`,
 			if err != nil {
 				return err
 			}
-			r := checkReport{File: file, Warnings: lines(cfg.Warnings)}
+			r := checkReport{File: file, Warnings: slices.Concat(lines(cfg.Warnings), ended(cfg, time.Now()), folders(cfg))}
 			r.Impaired, r.Notices = p.checkCredentials(tenant)
 			if online {
 				ctx, cancel := context.WithTimeout(cmd.Context(), onlinePatience(len(p.tenants)))
@@ -73,6 +74,21 @@ func lines(faults config.Faults) []string {
 		s = append(s, f.String())
 	}
 	return s
+}
+
+// ended tells of entries that do not hold any more, so that somebody takes them out.
+func ended(cfg *config.Config, now time.Time) (all []string) {
+	for _, g := range cfg.Clients {
+		for name, list := range map[string][]config.Grant{"allow": g.Allow, "deny": g.Deny} {
+			for _, e := range list {
+				if !e.Until.IsZero() && !now.Before(e.Until) {
+					all = append(all, fmt.Sprintf("client group %s: the entry of %s for %s has ended at %s and does not hold any more; take it out", g.Name, name, strings.Join(e.Operations, ", "), e.Until.Format(time.RFC3339)))
+				}
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // checkReport is what check has to say.

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"defender-proxy/internal/config"
+	"defender-proxy/internal/redact"
 	"defender-proxy/internal/simulator"
 	"defender-proxy/policy"
 )
@@ -87,7 +88,7 @@ func (c *cli) runDemo(ctx context.Context, s simulator.Config, address, admin st
 	defer background.Wait()
 	defer stopSimulating()
 
-	log := zerolog.New(zerolog.ConsoleWriter{Out: c.stderr, NoColor: true, TimeFormat: time.TimeOnly}).Level(zerolog.WarnLevel).With().Timestamp().Logger()
+	log := zerolog.New(zerolog.ConsoleWriter{Out: redact.Writer(c.stderr), NoColor: true, TimeFormat: time.TimeOnly}).Level(zerolog.WarnLevel).With().Timestamp().Logger()
 	err = runProxy(ctx, running{config: cfg, env: env, log: log, records: &storyWriter{w: c.stdout}, stderr: c.stderr, up: func(p *parts, where addresses) {
 		waiting, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
@@ -107,14 +108,14 @@ func permitted(t simulator.Tenant, allow []string) (simulator.Tenant, error) {
 	if err != nil {
 		return t, err
 	}
-	grants, err := catalog.Grants(allow, []string{"read", "hunt"})
+	grants, err := catalog.Grants(policy.Entries(allow...), policy.Entries("read", "hunt"))
 	if err != nil {
 		return t, &usageError{fmt.Errorf("--allow: %w", err)}
 	}
 	for _, op := range catalog.Operations() {
 		for _, p := range op.Application {
 			held := t.Apps[0].Permissions[string(op.Service)]
-			if grants.Rule(op).Allow && !slices.Contains(held, string(p)) {
+			if grants.Rule(op, policy.Situation{}).Allow && !slices.Contains(held, string(p)) {
 				t.Apps[0].Permissions[string(op.Service)] = append(held, string(p))
 			}
 		}

@@ -11,6 +11,8 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+
+	"defender-proxy/internal/redact"
 )
 
 // Exit codes.
@@ -45,10 +47,10 @@ func run(ctx context.Context, args []string, env func(string) (string, bool), st
 	case errors.Is(err, errFound):
 		return exitWrong // the report has said it
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "defender-proxy: %v\nRun 'defender-proxy help' for the commands, or a command with --help for its flags.\n", err)
+		fmt.Fprintf(stderr, "defender-proxy: %s\nRun 'defender-proxy help' for the commands, or a command with --help for its flags.\n", redact.Text(err.Error()))
 		return exitUsage
 	}
-	fmt.Fprintf(stderr, "defender-proxy: %v\n", err)
+	fmt.Fprintf(stderr, "defender-proxy: %s\n", redact.Text(err.Error()))
 	return exitWrong
 }
 

@@ -112,6 +112,9 @@ func (s *service) replace(because string, quietly bool) (*admin.Reloaded, error)
 		}
 		// A request that began before finishes with what it was granted then, even a
 		// write whose body is still on its way.
+		// A call that is held for a second person is not: it is answered, and judged
+		// by the next configuration when it is repeated.
+		close(old.retired)
 		s.now.Store(next)
 		s.read = cfg
 		s.retire(old, next)

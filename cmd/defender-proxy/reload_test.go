@@ -162,8 +162,8 @@ func TestWhatCannotChangeIsNamedAndTheRestApplies(t *testing.T) {
 	}
 }
 
-// A certificate file that is written anew is not served before a restart, and
-// that is said.
+// The certificates that outbound calls trust are read once, and that is said when
+// their file is written anew.
 func TestAFileThatIsReadOnceNeedsARestart(t *testing.T) {
 	l := newLab(t, nil)
 	l.write("ca.pem", string(l.sim.CA())+"\n# another\n")

@@ -9,8 +9,8 @@ import (
 )
 
 // initial is what the process was started with, as far as it cannot change while
-// it runs: addresses and their certificates, the way out, sizes and times of
-// servers.
+// it runs: addresses and who stands in front of them, which files hold their
+// certificates, the way out, the places of records, sizes and times of servers.
 type initial struct {
 	*config.Config
 	// files are the contents of those that were read once, by path.
@@ -20,12 +20,6 @@ type initial struct {
 // initialOf takes note of what a process begins with.
 func initialOf(cfg *config.Config) initial {
 	s := initial{cfg, make(map[string]content)}
-	for _, l := range cfg.Listeners {
-		if l.TLS != nil {
-			s.files[l.TLS.CertFile] = contentOf(l.TLS.CertFile)
-			s.files[l.TLS.KeyFile] = contentOf(l.TLS.KeyFile)
-		}
-	}
 	if f := cfg.Egress.CAFile; f != "" {
 		s.files[f] = contentOf(f)
 	}
@@ -47,8 +41,9 @@ func (s initial) hold(next, inForce *config.Config) (held *config.Config, keys [
 	c.Listeners = s.listeners(next, inForce, &h)
 	if c.Admin.Address != s.Admin.Address {
 		h.keys = append(h.keys, "admin.address")
-		c.Admin = config.Admin{Address: s.Admin.Address, Clients: narrower(inForce.Admin.Clients, c.Admin.Clients)}
+		c.Admin = config.Admin{Address: s.Admin.Address, Socket: s.Admin.Socket, Clients: narrower(inForce.Admin.Clients, c.Admin.Clients)}
 	}
+	hold(&h, "admin.socket", &c.Admin.Socket, s.Admin.Socket)
 	hold(&h, "regions.probe_interval", &c.Regions.ProbeInterval, s.Regions.ProbeInterval)
 	hold(&h, "regions.switch_margin", &c.Regions.SwitchMargin, s.Regions.SwitchMargin)
 	hold(&h, "regions.switch_margin_min", &c.Regions.SwitchMarginMin, s.Regions.SwitchMarginMin)
@@ -61,6 +56,11 @@ func (s initial) hold(next, inForce *config.Config) (held *config.Config, keys [
 	}
 	hold(&h, "egress.ca_file", &c.Egress.CAFile, s.Egress.CAFile)
 	hold(&h, "audit.file", &c.Audit.File, s.Audit.File)
+	hold(&h, "audit.max_bytes", &c.Audit.MaxBytes, s.Audit.MaxBytes)
+	hold(&h, "audit.keep", &c.Audit.Keep, s.Audit.Keep)
+	hold(&h, "audit.chain", &c.Audit.Chain, s.Audit.Chain)
+	hold(&h, "audit.syslog", &c.Audit.Syslog, s.Audit.Syslog)
+	hold(&h, "audit.otlp", &c.Audit.OTLP, s.Audit.OTLP)
 	hold(&h, "limits.token_concurrency", &c.Limits.TokenConcurrency, s.Limits.TokenConcurrency)
 	hold(&h, "limits.header_bytes", &c.Limits.HeaderBytes, s.Limits.HeaderBytes)
 	hold(&h, "limits.read_header_timeout", &c.Limits.ReadHeaderTimeout, s.Limits.ReadHeaderTimeout)
@@ -95,9 +95,14 @@ func (s initial) listeners(next, inForce *config.Config, h *holder) []config.Lis
 		}
 		taken[i] = true
 		l := next.Listeners[i]
-		if !reflect.DeepEqual(l.TLS, bound.TLS) || l.TLS != nil && (s.files[l.TLS.CertFile] != contentOf(l.TLS.CertFile) || s.files[l.TLS.KeyFile] != contentOf(l.TLS.KeyFile)) {
+		if !reflect.DeepEqual(l.TLS, bound.TLS) {
 			h.keys = append(h.keys, fmt.Sprintf("listeners[%d].tls", i))
 			l.TLS = bound.TLS
+		}
+		hold(h, fmt.Sprintf("listeners[%d].socket", i), &l.Socket, bound.Socket)
+		if !slices.Equal(l.Balancers, bound.Balancers) {
+			h.keys = append(h.keys, fmt.Sprintf("listeners[%d].balancers", i))
+			l.Balancers = bound.Balancers
 		}
 		all[place] = l
 	}
@@ -124,8 +129,9 @@ func (s initial) listeners(next, inForce *config.Config, h *holder) []config.Lis
 // orphan is a listener that is bound and not in the configuration any more. It
 // goes on as it is in force, for the groups that there still are and its
 // successor, if there is one, admits too; a group that comes later is none of
-// them. Without its tenant, requests would be for another one, so that then it
-// admits nobody.
+// them. Whom it believes about its callers stays: a proxy that is believed no more
+// would itself count as all the callers behind it. Without its tenant, requests
+// would be for another one, so that then it admits nobody.
 func orphan(l config.Listener, successor *config.Listener, next, inForce *config.Config) config.Listener {
 	if l.Clients == nil {
 		for _, g := range inForce.Clients {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -133,6 +134,21 @@ func TestWhatCannotChangeIsHeldAgainstWhatIsInForce(t *testing.T) {
 		{"in another order", nil, func(c *config.Config) { slices.Reverse(c.Listeners) }, []string{"[a b]", "all", "all"}, nil},
 		{"another certificate", nil, func(c *config.Config) { c.Listeners[1].TLS = &config.TLS{CertFile: "other.pem"} }, []string{"[a b]", "all", "all"}, []string{"listeners[1].tls"}},
 		{"no certificate", nil, func(c *config.Config) { c.Listeners[1].TLS = nil }, []string{"[a b]", "all", "all"}, []string{"listeners[1].tls"}},
+		{"other authorities of clients", nil, func(c *config.Config) {
+			c.Listeners[1].TLS = &config.TLS{CertFile: tls.CertFile, KeyFile: tls.KeyFile, ClientCAFile: "other.pem"}
+		}, []string{"[a b]", "all", "all"}, []string{"listeners[1].tls"}},
+		{"other balancers", nil, func(c *config.Config) {
+			c.Listeners[1].Balancers = []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")}
+		}, []string{"[a b]", "all", "all"}, []string{"listeners[1].balancers"}},
+		{"another file for a socket", nil, func(c *config.Config) {
+			c.Listeners[1].Socket.Mode, c.Admin.Socket.Group = 0o600, "soc"
+		}, []string{"[a b]", "all", "all"}, []string{"listeners[1].socket", "admin.socket"}},
+		{"other proxies, which change at once", nil, func(c *config.Config) {
+			c.Listeners[1].TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")}
+		}, []string{"[a b]", "all", "all"}, nil},
+		{"other places of records", nil, func(c *config.Config) {
+			c.Audit = config.Audit{File: "a", MaxBytes: 1 << 20, Keep: 3, Chain: true, Syslog: "unix:/dev/log", OTLP: "https://c/v1/logs", Annotate: true}
+		}, []string{"[a b]", "all", "all"}, []string{"audit.file", "audit.max_bytes", "audit.keep", "audit.chain", "audit.syslog", "audit.otlp"}},
 		{"the operator's groups", nil, func(c *config.Config) { c.Admin.Clients = []string{"a"} }, []string{"[a b]", "all", "[a]"}, nil},
 		{"the operator's move", func(c *config.Config) { c.Admin.Clients = []string{"b"} }, func(c *config.Config) { c.Admin = config.Admin{Address: "127.0.0.1:8"} }, []string{"[a b]", "all", "[b]"}, []string{"admin.address"}},
 		{"the operator's move and narrowing", nil, func(c *config.Config) { c.Admin = config.Admin{Address: "127.0.0.1:8", Clients: []string{"a"}} }, []string{"[a b]", "all", "[a]"}, []string{"admin.address"}},
@@ -164,6 +180,9 @@ func TestWhatCannotChangeIsHeldAgainstWhatIsInForce(t *testing.T) {
 			if !slices.Equal(got, tc.want) || !slices.Equal(keys, tc.keys) {
 				t.Errorf("got %q, %q\nwant %q, %q", got, keys, tc.want, tc.keys)
 			}
+			if held.Listeners[1].Balancers != nil || held.Listeners[1].Socket != (config.Socket{}) || held.Admin.Socket != (config.Socket{}) || held.Audit.File != "" {
+				t.Errorf("what is bound changed: %+v %+v %+v", held.Listeners, held.Admin, held.Audit)
+			}
 			if held.Listeners[0].Address != "127.0.0.1:1" || held.Admin.Address != "127.0.0.1:9" || !reflect.DeepEqual(held.Listeners[1].TLS, tls) {
 				t.Errorf("what is bound changed: %+v %+v", held.Listeners, held.Admin)
 			}
@@ -171,5 +190,24 @@ func TestWhatCannotChangeIsHeldAgainstWhatIsInForce(t *testing.T) {
 				t.Errorf("what was given changed: %s\nbefore %s", after, before)
 			}
 		})
+	}
+}
+
+// Callers come through the proxy that stands before a listener until the process is
+// started anew, wherever the listener is to be then: believed no more, that proxy
+// would count as each of them.
+func TestAListenerThatIsTakenOutBelievesWhomItBelieved(t *testing.T) {
+	prefix := netip.MustParsePrefix
+	before, balancer := []netip.Prefix{prefix("10.0.0.5/32")}, []netip.Prefix{prefix("10.0.0.7/32")}
+	old := &config.Config{Listeners: []config.Listener{{Address: ":8080", TrustedProxies: before, Balancers: balancer}}}
+	for name, next := range map[string][]config.Listener{
+		"moved, behind another proxy": {{Address: ":9090", TrustedProxies: []netip.Prefix{prefix("10.0.0.6/32")}}},
+		"moved, behind none":          {{Address: ":9090"}},
+		"taken out":                   nil,
+	} {
+		held, _ := initialOf(old).hold(&config.Config{Listeners: next}, old)
+		if l := held.Listeners[0]; !slices.Equal(l.TrustedProxies, before) || !slices.Equal(l.Balancers, balancer) {
+			t.Errorf("%s: believes %v and %v, want %v and %v", name, l.TrustedProxies, l.Balancers, before, balancer)
+		}
 	}
 }

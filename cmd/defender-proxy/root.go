@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"defender-proxy/internal/config"
+	"defender-proxy/internal/redact"
 )
 
 // cli is what the commands share.
@@ -35,7 +36,7 @@ Try it without an account:   defender-proxy demo`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(c.serve(), c.demo(), c.simulate(), c.check(), c.login(), c.consentURL(), c.explain(), c.operations(), c.token(), c.regions(), c.version())
+	root.AddCommand(c.serve(), c.demo(), c.simulate(), c.check(), c.audit(), c.login(), c.consentURL(), c.explain(), c.policy(), c.operations(), c.token(), c.regions(), c.usage(), c.version())
 	root.CompletionOptions.HiddenDefaultCmd = false
 	return root
 }
@@ -105,7 +106,7 @@ func table(w io.Writer, rows [][]string) error {
 // logger writes the log: JSON lines, or plain text for a demonstration. The
 // audit record is not part of it.
 func (c *cli) logger(level zerolog.Level) zerolog.Logger {
-	return zerolog.New(c.stderr).Level(level).With().Timestamp().Logger()
+	return zerolog.New(redact.Writer(c.stderr)).Level(level).With().Timestamp().Logger()
 }
 
 // short gives a duration for people.

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,7 +20,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"defender-proxy/internal/admin"
-	"defender-proxy/internal/audit"
 	"defender-proxy/internal/config"
 	"defender-proxy/internal/listen"
 	"defender-proxy/proxy"
@@ -92,15 +92,18 @@ type running struct {
 
 // runProxy runs the proxy until ctx ends.
 func runProxy(ctx context.Context, r running) error {
-	record, err := audit.Open(r.config.Audit.File, r.records, r.stderr)
+	core, err := newCore(r.config, r.file, r.env, r.log, nil)
 	if err != nil {
 		return err
 	}
-	defer record.Close()
-	core, err := newCore(r.config, r.file, r.env, r.log, record)
-	if err != nil {
+	if err := core.recordTo(r.config, r.records, r.stderr); err != nil {
 		return err
 	}
+	defer func() {
+		if err := core.audit.Close(); err != nil {
+			r.log.Error().Err(err).Msg("the last audit records may be missing")
+		}
+	}()
 	p, err := core.assemble(r.config, proofsOf(r.config), nil)
 	if err != nil {
 		return err
@@ -154,6 +157,7 @@ func runProxy(ctx context.Context, r running) error {
 		err = nil
 	case err = <-failed:
 	}
+	core.approvals.Stop() // calls that wait for a second person get their 202 now
 	drain(servers, r.config.Limits.ShutdownTimeout, s.log)
 	serving.Wait()
 	stopBackground()
@@ -182,6 +186,16 @@ type server struct {
 	http.Server
 	listener net.Listener
 	name     string
+	running  atomic.Int64 // requests that have not left their records, whatever became of their connections
+}
+
+// counted counts the requests that a handler serves.
+func (s *server) counted(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.running.Add(1)
+		defer s.running.Add(-1)
+		h.ServeHTTP(w, r)
+	})
 }
 
 // bind opens every address, or none: all that are taken are told at once.
@@ -201,20 +215,25 @@ func (s *service) bind(ctx context.Context) (servers []*server, where addresses,
 			faults = append(faults, err)
 			return nil
 		}
-		servers = append(servers, &server{Server: s.httpServer(h), listener: l, name: name})
+		opened := &server{listener: l, name: name}
+		opened.Server = s.httpServer(opened.counted(h))
+		servers = append(servers, opened)
 		return l.Addr()
 	}
 	for i, l := range cfg.Listeners {
-		settings := listen.Settings{Address: l.Address}
+		settings := s.settings(l.Address, l.Socket)
+		settings.Balancers, settings.Refused = l.Balancers, s.unserved(l.Address)
 		if l.TLS != nil {
-			settings.CertFile, settings.KeyFile = l.TLS.CertFile, l.TLS.KeyFile
+			settings.CertFile, settings.KeyFile, settings.ClientCAFile = l.TLS.CertFile, l.TLS.KeyFile, l.TLS.ClientCAFile
+			settings.Renewed = s.renewed(l.Address)
 		}
 		where.listeners = append(where.listeners, open("callers", settings, s.handler(i)))
 	}
 	sources := admin.Sources{
 		View:    func() *admin.View { return s.now.Load().view },
 		Begun:   s.begun.Load,
-		Monitor: s.monitor, Metrics: s.metrics, Names: listen.NewNames(nil, false, ""),
+		Monitor: s.monitor, Metrics: s.metrics, Names: listen.NewNames(nil, false, ""), Address: cfg.Admin.Address,
+		Audit: s.audit, Approvals: s.approvals, Usage: s.usage,
 	}
 	if s.load != nil {
 		sources.Reload = func(ctx context.Context) (*admin.Reloaded, error) { return s.reload(ctx, "POST /-/reload") }
@@ -223,8 +242,42 @@ func (s *service) bind(ctx context.Context) (servers []*server, where addresses,
 	if err != nil {
 		return servers, where, err
 	}
-	where.admin = open("operator", listen.Settings{Address: cfg.Admin.Address}, h)
+	where.admin = open("operator", s.settings(cfg.Admin.Address, cfg.Admin.Socket), h)
+	if names := listen.Unclaimed(); len(names) > 0 {
+		s.log.Warn().Strs("names", names).Msg("systemd passed sockets that no listener takes with systemd:NAME; who connects to them waits in vain")
+	}
 	return servers, where, errors.Join(faults...)
+}
+
+// settings are what all listeners have in common.
+func (s *service) settings(address string, socket config.Socket) listen.Settings {
+	return listen.Settings{
+		Address: address, Socket: listen.Socket{Mode: socket.Mode, Owner: socket.Owner, Group: socket.Group},
+		HeaderBytes: int(s.started.Limits.HeaderBytes), HeaderTimeout: s.started.Limits.ReadHeaderTimeout,
+	}
+}
+
+// unserved logs a connection that was closed before it had a request, and so has no
+// record.
+func (s *service) unserved(address string) func(error, int) {
+	return func(err error, more int) {
+		e := s.log.Warn().Err(err).Str("address", address)
+		if more > 0 {
+			e.Int("more", more)
+		}
+		e.Msg("a listener closed a connection that had no request")
+	}
+}
+
+// renewed logs what became of certificates whose files have changed.
+func (s *service) renewed(address string) func(error) {
+	return func(err error) {
+		if err != nil {
+			s.log.Error().Err(err).Str("address", address).Msg("the certificates of a listener have changed and cannot be used; those from before serve on")
+			return
+		}
+		s.log.Info().Str("address", address).Msg("the certificates of a listener have changed and are in use")
+	}
 }
 
 // httpServer bounds what a caller can hold open. Bodies and answers have no
@@ -242,6 +295,8 @@ func (s *service) httpServer(h http.Handler) http.Server {
 		IdleTimeout:                  cfg.Limits.IdleTimeout,
 		MaxHeaderBytes:               int(cfg.Limits.HeaderBytes),
 		DisableGeneralOptionsHandler: true, // OPTIONS * is a request like any other, to be refused and recorded
+		ConnContext:                  listen.ConnContext,
+		ConnState:                    listen.ConnState,
 		ErrorLog:                     stdlog.New(quietLog{s.log}, "", 0),
 	}
 }
@@ -261,7 +316,16 @@ func (l quietLog) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// drain lets running requests finish, and says what it cut off.
+// firstRequest is how long a caller that has just connected may take to send its
+// first request when the proxy stops.
+const firstRequest = time.Second
+
+// lastRecords is how long requests that were cut off may take to leave their audit
+// records.
+const lastRecords = 2 * time.Second
+
+// drain lets running requests finish, and says what it cut off. When it returns,
+// all of them have left their records, or it has said how many have not.
 func drain(servers []*server, patience time.Duration, log zerolog.Logger) {
 	log.Info().Stringer("patience", patience).Msg("stopping")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -269,11 +333,26 @@ func drain(servers []*server, patience time.Duration, log zerolog.Logger) {
 	var wg sync.WaitGroup
 	for _, s := range servers {
 		wg.Go(func() {
-			if err := s.Shutdown(ctx); err != nil {
+			listen.Quiesce(s.listener, min(patience, firstRequest))
+			// Its other errors are those of closing a listener that is closed already.
+			if err := s.Shutdown(ctx); errors.Is(err, context.DeadlineExceeded) {
 				log.Warn().Str("for", s.name).Stringer("address", s.listener.Addr()).Msg("requests that were still running are cut off")
 				_ = s.Close()
 			}
 		})
 	}
 	wg.Wait()
+	var left int64
+	for end := time.Now().Add(lastRecords); ; time.Sleep(time.Millisecond) {
+		left = 0
+		for _, s := range servers {
+			left += s.running.Load()
+		}
+		if left == 0 || time.Now().After(end) {
+			break
+		}
+	}
+	if left > 0 {
+		log.Error().Int64("requests", left).Stringer("patience", lastRecords).Msg("requests that were cut off have not ended; their audit records may be missing")
+	}
 }

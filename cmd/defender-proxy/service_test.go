@@ -163,7 +163,7 @@ func TestASnapshotThatFailsLeavesTheRunningOneAsItWas(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	bad.Tenants = bad.Tenants[:2]
-	bad.Clients = []config.ClientGroup{{Name: "x", Allow: []string{"nonsense"}}}
+	bad.Clients = []config.ClientGroup{{Name: "x", Allow: config.Granting("nonsense")}}
 	if _, err := s.reload(t.Context(), "test"); err == nil {
 		t.Fatal("nonsense is in force")
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"defender-proxy/internal/token"
 	"defender-proxy/policy"
@@ -101,7 +102,7 @@ func ofOneService(aadsts int) bool {
 func (p *parts) wanted(t proxy.Tenant) []policy.Service {
 	var list []policy.Service
 	for _, s := range services(t) {
-		if p.catalog.Uses(s, p.view.Grantees(t.Name)) {
+		if p.catalog.Uses(s, p.view.Grantees(t.Name), policy.Situation{Tenant: t.Name, Now: time.Now()}) {
 			list = append(list, s)
 		}
 	}

@@ -1,6 +1,7 @@
 // Package admin is the operator's side: whether the proxy lives and is ready,
 // how each tenant's credential and tokens are, which regions it goes to, its
-// metrics, and the one thing to do there, to read the configuration again.
+// metrics, what client groups really use, and the two things to do there: to read
+// the configuration again, and to approve a call that waits for a second person.
 //
 // It has a listener of its own, so that no caller of the APIs reaches it, and
 // no page of it holds a token or a secret. cmd builds it from the same parts as
@@ -8,12 +9,10 @@
 package admin
 
 import (
-	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +20,11 @@ import (
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"defender-proxy/internal/approval"
+	"defender-proxy/internal/audit"
+	"defender-proxy/internal/clients"
 	"defender-proxy/internal/listen"
+	"defender-proxy/internal/usage"
 	"defender-proxy/regions"
 )
 
@@ -36,8 +39,15 @@ type Sources struct {
 	Begun   func() bool
 	Monitor *regions.Monitor
 	Metrics *Metrics
-	// Names are what the listener may be called.
-	Names *listen.Names
+	// Names are what the listener may be called, Address where it is, for records.
+	Names   *listen.Names
+	Address string
+	// Audit is where decisions are recorded, and whose state is told. Approvals are
+	// the calls that wait for them, Usage is what was called. Nil, there are no pages
+	// of theirs.
+	Audit     *audit.Log
+	Approvals *approval.Store
+	Usage     *usage.Counter
 	// Reload reads the configuration anew; nil where there is none to read, and
 	// then there is no page for it.
 	Reload Reload
@@ -60,13 +70,25 @@ func New(s Sources) (http.Handler, error) {
 	add := func(path string, page http.Handler, methods ...string) {
 		r.Path(path).Handler(only(methods, page))
 	}
-	for path, page := range map[string]http.HandlerFunc{
-		"/":          index,
+	read := map[string]http.HandlerFunc{
+		"/":          p.index,
 		"/-/healthy": healthy,
 		"/-/ready":   p.ready,
 		"/-/regions": p.regions,
 		"/-/tenants": p.tenants,
-	} {
+	}
+	if s.Usage != nil {
+		read["/-/usage"] = p.usage
+	}
+	if s.Audit != nil {
+		read["/-/audit"] = p.audit
+	}
+	if s.Audit != nil && s.Approvals != nil {
+		read["/-/approvals"] = p.approvals
+		read["/-/approvals/{id}"] = p.oneApproval
+		add("/-/approvals/{id}/{verdict:approve|deny}", http.HandlerFunc(p.verdict), http.MethodPost)
+	}
+	for path, page := range read {
 		add(path, page, http.MethodGet, http.MethodHead)
 	}
 	add("/metrics", promhttp.HandlerFor(s.Metrics.registry, promhttp.HandlerOpts{}), http.MethodGet, http.MethodHead)
@@ -102,15 +124,18 @@ func (p *pages) guarded(next http.Handler) http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
 		if r.ContentLength != 0 {
-			// Nobody reads a body here, and net/http would wait for its end.
+			// Nobody reads a body here but a short one, and net/http would wait for its end.
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(2 * time.Second))
 		}
 		if groups := p.View().Clients; groups != nil {
-			from, err := netip.ParseAddrPort(r.RemoteAddr)
-			if _, ok := groups.Find(from.Addr()); err != nil || !ok {
-				refuse(w, http.StatusForbidden, "ClientNotAdmitted", "Your address belongs to no client group under admin.clients of the proxy's configuration.")
+			if _, ok := groups.Find(callerOf(r)); !ok {
+				refuse(w, http.StatusForbidden, "ClientNotAdmitted", "You belong to no client group under admin.clients of the proxy's configuration.")
 				return
 			}
+		}
+		if v := listen.Violated(r); v != nil {
+			refuse(w, v.Status, "InvalidRequest", v.Reason)
+			return
 		}
 		err := p.Names.Check(r)
 		var host *listen.HostError
@@ -125,16 +150,20 @@ func (p *pages) guarded(next http.Handler) http.Handler {
 	})
 }
 
-//go:embed index.txt
-var indexText []byte
-
-func index(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write(indexText)
+// callerOf gives what is known of who asks. X-Forwarded-For is not believed here.
+func callerOf(r *http.Request) clients.Caller {
+	peer := listen.PeerOf(r)
+	c := clients.Caller{Addr: peer.Addr, Certificate: peer.Certificate(), Header: r.Header}
+	if u := peer.Unix; u != nil {
+		c.Unix, c.UID, c.GIDs = true, u.UID, u.Groups
+	}
+	return c
 }
 
 // healthy says that the process lives and answers, and nothing else: a failure
-// of Entra ID or of a region is no reason to restart it.
+// of Entra ID or of a region is no reason to restart it, and neither are audit
+// records that do not get through, which another process would not get through
+// either: /-/ready tells of those.
 func healthy(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]bool{"healthy": true})
 }

@@ -239,7 +239,7 @@ func TestWhoMayAsk(t *testing.T) {
 		}
 	}
 	closed := newSide(t, func(s *side, _ *Sources) {
-		s.view.Clients = clients.New([]clients.Group{{Name: "ops", From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}})
+		s.view.Clients = clients.New([]clients.Group{{Name: "ops", From: []clients.Source{clients.Addresses(netip.MustParsePrefix("10.0.0.0/8"))}}})
 	})
 	if w := closed.get("/-/healthy"); w.Code != 403 || !strings.Contains(w.Body.String(), "admin.clients") {
 		t.Errorf("an address of no group gets %d %s", w.Code, w.Body)

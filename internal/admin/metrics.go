@@ -153,12 +153,16 @@ func (s state) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{tokenExpires, tokenAge, tokenFetches, tenantReady, credentialExpires, regionLatency, regionSurplus, regionUp, regionChosen} {
 		ch <- d
 	}
+	for _, d := range auditDescs {
+		ch <- d
+	}
 }
 
 func (s state) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
+	s.collectAudit(ch)
 	now := time.Now()
 	for _, t := range s.sources.View().Tenants {
 		ready := 0.0

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"defender-proxy/internal/audit"
 	"defender-proxy/internal/token"
 	"defender-proxy/policy"
 	"defender-proxy/regions"
@@ -27,7 +28,9 @@ type readyRow struct {
 // ready says whether the proxy should be sent requests: every tenant's first
 // token has come or failed for a reason that is told, and at least one tenant
 // can be served. A tenant that fails stops nobody else; one that comes with a
-// reload is waited for by its own callers only.
+// reload is waited for by its own callers only. Nothing is ready while a record is
+// in a write that does not return; a disk that is full, which lets reads pass, is
+// none of that.
 //
 // The question asks for no token and counts as no use of one.
 func (p *pages) ready(w http.ResponseWriter, _ *http.Request) {
@@ -58,7 +61,14 @@ func (p *pages) ready(w http.ResponseWriter, _ *http.Request) {
 		}
 	}
 	out.Counts.Tenants = len(view.Tenants)
+	var records audit.Stats
+	if p.Audit != nil {
+		records = p.Audit.Stats()
+	}
 	switch {
+	case records.Stalled:
+		// No request ends before its record is written, reads neither.
+		out.Reason = fmt.Sprintf("Audit records do not get through to audit.file: %s. See /-/audit, and who reads the pipe or whether the file system hangs.", records.Failing)
 	case out.Counts.Waiting > 0 && (p.Begun == nil || !p.Begun()):
 		out.Reason = fmt.Sprintf("The first tokens of %d of %d tenants have not come yet.", out.Counts.Waiting, out.Counts.Tenants)
 	case out.Counts.Ready == 0:

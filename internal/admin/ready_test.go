@@ -3,8 +3,14 @@ package admin
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"defender-proxy/internal/audit"
 )
 
 type readyView struct {
@@ -141,4 +147,49 @@ func TestOfManyTenantsOnlyThoseThatAreNotReadyAreListed(t *testing.T) {
 	if v.Counts.Tenants != 122 || v.Counts.Ready != 121 || len(v.Tenants) != 1 || v.Tenants[0].Tenant != "lonely" {
 		t.Errorf("got %+v", v)
 	}
+}
+
+// stuck is a pipe that nobody reads until it is closed.
+type stuck chan struct{}
+
+func (s stuck) Write(b []byte) (int, error) {
+	<-s
+	return len(b), nil
+}
+
+// No request ends while its record does not get through.
+func TestAProxyWhoseAuditRecordsDoNotGetThroughIsNotReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := make(stuck)
+		p := &pages{Sources{Audit: audit.New(out), View: func() *View { return &View{} }}}
+		ask := func(page http.HandlerFunc) (int, string) {
+			w := httptest.NewRecorder()
+			page(w, httptest.NewRequest(http.MethodGet, "/", nil))
+			return w.Code, w.Body.String()
+		}
+		wants := func(when string, stalled bool) {
+			t.Helper()
+			if code, body := ask(p.ready); code != 503 || strings.Contains(body, "do not get through") != stalled {
+				t.Errorf("%s /-/ready: %d %s, want the reason to be the audit: %v", when, code, body, stalled)
+			}
+			if code, body := ask(p.audit); code != 200 || strings.Contains(body, `"stalled":true`) != stalled || strings.Contains(body, `"failing"`) != stalled {
+				t.Errorf("%s /-/audit: %d %s, want stalled: %v", when, code, body, stalled)
+			}
+			if code, body := ask(healthy); code != 200 {
+				t.Errorf("%s /-/healthy: %d %s; a restart mends nothing", when, code, body)
+			}
+		}
+		wants("at the start", false)
+		ended := make(chan error)
+		go func() { ended <- p.Audit.Write(&audit.Record{}) }()
+		time.Sleep(audit.StallTime)
+		wants("for a while", false)
+		time.Sleep(time.Second)
+		wants("then", true)
+		close(out)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		wants("after that", false)
+	})
 }

@@ -20,12 +20,12 @@ func granting(t *testing.T, allow ...string) func(*side, *Sources) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		grants, err := catalog.Grants(allow, nil)
+		grants, err := catalog.Grants(policy.Entries(allow...), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.view.Catalog = catalog
-		s.view.Groups = []Group{{Name: "soc", Grants: grants}, {Name: "others", Grants: grants, Tenants: []string{"fabrikam"}}}
+		s.view.Groups = []Group{{Name: "soc", Grants: grants, Allow: policy.Entries(allow...)}, {Name: "others", Grants: grants, Allow: policy.Entries(allow...), Tenants: []string{"fabrikam"}}}
 	}
 }
 

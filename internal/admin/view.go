@@ -19,12 +19,20 @@ type View struct {
 	// Catalog and Groups say what is granted; nil and empty, nothing.
 	Catalog *policy.Catalog
 	Groups  []Group
+	// Approval says who decides about calls that wait for a second person; nil: no
+	// call waits.
+	Approval *Approval
+	// WritesNeedAudit refuses a decision whose record cannot be stored.
+	WritesNeedAudit bool
 }
 
 // Group is a client group and what it is granted.
 type Group struct {
 	Name   string
 	Grants *policy.Grants
+	// Allow are the entries that Grants was compiled of, for the report of what is
+	// used; nil: grants that are not used are not told.
+	Allow []policy.Entry
 	// Tenants are the names of those it may ask for; all when nil.
 	Tenants []string
 }

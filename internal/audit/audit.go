@@ -1,18 +1,28 @@
 // Package audit writes down what happened: one record a request, refusals too,
-// as one line of JSON.
+// as one line of JSON. docs/audit.md tells operators what is in it, and
+// docs/audit.schema.json programs.
 //
 // A write has two records: event "intent" before it is sent, so that nothing is
 // changed without a trace, and event "request" with the outcome. The token, the
-// query and bodies are never in a record; the token's uti is, by which Entra's
-// sign-in log names it.
+// values of the query and bodies are never in a record; the token's uti is, by
+// which Entra's sign-in log names it.
 //
-// proxy fills a Record and writes it, package admin counts it.
+// A Log has one place that counts, a file or a stream: a record that is not in it
+// is an error, and WriteDurable waits until the disk has it. The others, syslog and
+// a collector of OpenTelemetry, get a copy when they can take it. With a chain each
+// record carries the hash of the one before, and Verify finds what was changed.
+//
+// proxy fills a Record and writes it, packages admin and usage count it, and cmd
+// opens, runs and verifies.
 package audit
 
 import (
-	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"sync"
@@ -28,6 +38,9 @@ type Event string
 const (
 	Request Event = "request" // the outcome; every request has exactly one
 	Intent  Event = "intent"  // a write that is about to be sent
+	// Lost is written by the Log itself, where records are missing because they could
+	// not be stored.
+	Lost Event = "lost"
 )
 
 // Record is what is known of one request. The zero value of a field means that
@@ -61,157 +74,184 @@ type Record struct {
 	Duration     time.Duration
 	TokenUTI     string
 	UserAgent    string
+
+	// Query is the raw query as package redact leaves it.
+	Query string
+	// Via is the balancer or proxy that named Address, where one did.
+	Via netip.Addr
+	// UID, GID and PID are those of a Unix socket's peer, where Process is set.
+	Process  bool
+	UID, GID uint32
+	PID      int32
+	// Certificate names the client certificate that was presented: its URI, DNS
+	// name or common name.
+	Certificate string
+	// Reported is what would have refused the request but for report mode: NotGranted,
+	// MissingPermission or both.
+	Reported []string
+	// Approval is the id of the request for approval, ApprovalState its state,
+	// ApprovedBy the client group that decided and ApproverAddress where it was.
+	Approval, ApprovalState, ApprovedBy string
+	ApproverAddress                     netip.Addr
+	// Annotated says that the request id was appended to the comment.
+	Annotated bool
 }
 
-// Log writes records to one place. It is safe for concurrent use.
+// Settings say where records go. Only File is needed.
+type Settings struct {
+	// File is stdout, stderr, or the path of a file that is appended to and made with
+	// mode 0600.
+	File string
+	// MaxBytes is the size that the file does not outgrow: it is put aside before, and
+	// a new one begun; 0: never. It has a record at least. Keep is how many of those
+	// put aside are kept; 0: all of them.
+	MaxBytes int64
+	Keep     int
+	// Chain gives each record its number and the hash of the one before.
+	Chain bool
+	// Syslog is the address of a second place, as udp://, tcp:// or tls://HOST:PORT,
+	// or unix:PATH. The ports that may be left out are 514, 514 and 6514.
+	Syslog string
+	// OTLP is the http:// or https:// URL of a collector, a third place. Without a
+	// path it means /v1/logs.
+	OTLP string
+	// TLS is for tls:// of Syslog; nil: the authorities of the system.
+	TLS *tls.Config
+	// Transport carries requests to OTLP; nil: http.DefaultTransport.
+	Transport http.RoundTripper
+	// Version is the program's, told to Syslog and OTLP.
+	Version string
+	// Log is told when records begin to be lost and when that is over. The zero value
+	// is silent.
+	Log zerolog.Logger
+}
+
+// Log writes records. It is safe for concurrent use.
 type Log struct {
-	mu sync.Mutex // held while a line is written, so that lines stay whole
-	w  io.Writer
-	// file is what Open opened, which w is then; nil where it opened none.
-	file *os.File
+	settings Settings
+	places   []*place // beside the first
+	ours     bool     // out is a file that we opened, and no stream
+
+	turn *turn // held while a line is written, so that lines stay whole and in one order
+	out  *target
+	// missing counts the records since missingSince that could not be stored, and of
+	// which no Lost record tells yet.
+	missing      uint64
+	missingSince time.Time
+	told         uint64  // those of which such a record tells, and the process's log does not yet
+	next         *commit // an fsync that has not begun, for whoever has written since the last
+	flying       bool    // an fsync is under way
+	syncFailed   bool    // the newest fsync did
+	astray       bool    // the process's log was told that the path leads elsewhere and cannot be opened
+
+	mu    sync.Mutex // held beside turn to change what follows, and never for long: either is enough to read it
+	chain *chain     // nil: none
+	stats Stats
+
+	syncing sync.Mutex // held during an fsync
+	// fsync is syncFile.
+	fsync func(f *os.File, name bool) error
 }
 
 // New makes a Log that writes lines to w, one Write call each.
-func New(w io.Writer) *Log { return &Log{w: w} }
+func New(w io.Writer) *Log { return &Log{turn: newTurn(), out: stream(w), fsync: syncFile} }
 
-// Open makes a Log for the configuration's audit.file: stdout, stderr, or the
-// path of a file that is appended to and made with mode 0600.
-func Open(name string, stdout, stderr io.Writer) (*Log, error) {
-	switch name {
+// Open makes a Log. An error names the key of the configuration that is wrong, and
+// is ErrInUse where another process writes to the file.
+func Open(s Settings, stdout, stderr io.Writer) (*Log, error) {
+	l := &Log{turn: newTurn(), settings: s, fsync: syncFile}
+	for _, other := range []struct {
+		address string
+		open    func(*Settings) (*place, error)
+	}{{s.Syslog, newSyslog}, {s.OTLP, newOTLP}} {
+		if other.address == "" {
+			continue
+		}
+		p, err := other.open(&s)
+		if err != nil {
+			return nil, err
+		}
+		l.places = append(l.places, p)
+	}
+	switch s.File {
 	case "stdout":
-		return New(stdout), nil
+		l.out = stream(stdout)
 	case "stderr":
-		return New(stderr), nil
+		l.out = stream(stderr)
+	default:
+		l.ours = true
+		var err error
+		if l.out, err = openFile(s.File, s.MaxBytes, s.MaxBytes > 0 || s.Chain); err != nil {
+			return nil, err
+		}
 	}
-	f, err := appendTo(name)
-	if err != nil {
-		return nil, err
+	if s.Chain {
+		chain, others, err := l.out.resume()
+		if err != nil {
+			_ = l.out.close()
+			return nil, err
+		}
+		if l.chain = chain; others > 0 {
+			s.Log.Warn().Str("file", s.File).Int("others", others).Msg("a chain of audit records begins anew: audit.file has none to go on with, and none of the files beside it ends with one that can be read; packed ones are not looked into")
+		}
 	}
-	return &Log{w: f, file: f}, nil
+	return l, nil
 }
 
-func appendTo(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open audit.file: %w", err)
+// Run sends records to syslog and the collector until ctx ends, and then for
+// flushTime at most what is still to be sent. Without it they get nothing.
+func (l *Log) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, p := range l.places {
+		wg.Go(func() { p.run(ctx) })
 	}
-	return f, nil
+	wg.Wait()
+	<-ctx.Done()
+	return nil
 }
 
 // Reopen opens the path of audit.file again where it no longer leads to the file
 // that is open, because that was moved or deleted, and reports whether it did.
 // Every record is whole in one file or the other. After an error records go on
-// into the file that is open.
+// into the file that is open; ErrStalled is that a record in its way did not get
+// there in time.
 func (l *Log) Reopen() (again bool, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.file == nil {
+	if !l.ours {
 		return false, nil
 	}
-	open, err := l.file.Stat()
-	if err != nil {
-		return false, fmt.Errorf("look at audit.file: %w", err)
+	opened := make(chan bool, 1)
+	err = l.turn.within(closeTime, func() error {
+		again, err := l.out.reopen(l.retired)
+		opened <- again
+		return err
+	})
+	if errors.Is(err, ErrStalled) {
+		return false, fmt.Errorf("open audit.file again: %w", err)
 	}
-	there, err := os.Stat(l.file.Name())
-	switch {
-	case err == nil && os.SameFile(open, there):
-		return false, nil
-	case err != nil && !os.IsNotExist(err):
-		return false, fmt.Errorf("look at audit.file: %w", err)
-	}
-	f, err := appendTo(l.file.Name())
-	if err != nil {
-		return false, err
-	}
-	_ = l.file.Close() // each record is in it whole already
-	l.w, l.file = f, f
-	return true, nil
+	return <-opened, err
 }
 
-// Close closes the file that is open, if there is one.
+// Close closes the file that is open, if there is one. Writes fail from then on.
+// It waits for a record that is being written, but not for ever: then it returns
+// ErrStalled, and the end of the process closes the file. Streams stay as they are.
 func (l *Log) Close() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.file == nil {
+	if !l.ours {
 		return nil
 	}
-	return l.file.Close()
-}
-
-var lines = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-
-// Write writes one record. When it returns an error the record may be missing
-// or cut off, and a request that depends on it must not be sent.
-func (l *Log) Write(r *Record) error {
-	line := lines.Get().(*bytes.Buffer)
-	defer lines.Put(line)
-	line.Reset()
-	r.encode(line)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if n, err := l.w.Write(line.Bytes()); err != nil {
-		return fmt.Errorf("write audit record: %w", err)
-	} else if n < line.Len() {
-		return fmt.Errorf("write audit record: %w", io.ErrShortWrite)
+	err := l.turn.within(closeTime, l.out.close)
+	if errors.Is(err, ErrStalled) {
+		return fmt.Errorf("close audit.file: %w", err)
 	}
-	return nil
+	return err
 }
 
-// timeFormat is RFC 3339 with milliseconds.
-const timeFormat = "2006-01-02T15:04:05.000Z07:00"
-
-func (r *Record) encode(w io.Writer) {
-	log := zerolog.New(w)
-	e := log.Log().
-		Str("time", r.Time.UTC().Format(timeFormat)).
-		Str("event", string(r.Event)).
-		Str("request_id", r.ID).
-		Str("listener", r.Listener)
-	text := func(key, value string) {
-		if value != "" {
-			e.Str(key, value)
+// stream makes a target of what somebody else opened.
+func stream(w io.Writer) *target {
+	t := &target{w: w}
+	if f, ok := w.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			t.handle = &handle{f: f, named: true} // its name is the matter of who opened it
 		}
 	}
-	number := func(key string, value int64) {
-		if value != 0 {
-			e.Int64(key, value)
-		}
-	}
-	text("client", r.Client)
-	if r.Address.IsValid() {
-		e.Stringer("address", r.Address)
-	}
-	text("method", r.Method)
-	text("path", r.Path)
-	text("tenant", r.Tenant)
-	text("operation", r.Operation)
-	text("class", r.Class)
-	text("decision", r.Decision)
-	text("rule", r.Rule)
-	text("code", r.Code)
-	text("reason", r.Reason)
-	text("region", r.Region)
-	text("region_reason", r.RegionReason)
-	if len(r.Tried) > 1 {
-		e.Strs("tried", r.Tried)
-	}
-	number("attempts", int64(r.Attempts))
-	number("status", int64(r.Status))
-	number("bytes_in", r.BytesIn)
-	number("bytes_out", r.BytesOut)
-	if r.FirstByte != 0 {
-		e.Float64("first_byte_ms", ms(r.FirstByte))
-	}
-	if r.Waited != 0 {
-		e.Float64("waited_ms", ms(r.Waited))
-	}
-	if r.Duration != 0 {
-		e.Float64("duration_ms", ms(r.Duration))
-	}
-	text("token_uti", r.TokenUTI)
-	text("user_agent", r.UserAgent)
-	e.Send()
+	return t
 }
-
-// ms gives milliseconds to a microsecond.
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

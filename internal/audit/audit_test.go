@@ -14,18 +14,36 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fullRecord has a value in every field.
+func fullRecord() *Record {
+	return &Record{
+		Event: Request, Time: time.Date(2026, 11, 21, 1, 2, 3, 4e6, time.FixedZone("CET", 3600)), ID: "id-1",
+		Listener: "127.0.0.1:8080", Client: "local", Address: netip.MustParseAddr("127.0.0.1"), Method: "POST",
+		Path: "/api/machines/1e5bc9d7e413ddd7902c2932e418702b84d0cc07/isolate", Tenant: "contoso", Operation: "machines.isolate",
+		Class: "respond", Decision: "allowed", Rule: "respond", Code: "X", Reason: "a \"quoted\"\nreason", Region: "eu",
+		RegionReason: "nearest: 4ms", Waited: time.Second, Tried: []string{"us", "eu"}, Attempts: 2, Status: 200, BytesIn: 1,
+		BytesOut: 2, FirstByte: 1500 * time.Microsecond, Duration: 2 * time.Millisecond, TokenUTI: "u", UserAgent: "curl/8.5 (ü)",
+		Query: "$top=10", Via: netip.MustParseAddr("2001:db8::1"), Process: true, UID: 1000, GID: 4294967295, PID: 77,
+		Certificate: "spiffe://corp.example/soc", Reported: []string{"NotGranted", "MissingPermission"}, Approval: "A1",
+		ApprovalState: "approved", ApprovedBy: "soc-leads", ApproverAddress: netip.MustParseAddr("10.0.0.9"), Annotated: true,
+	}
+}
 
 func TestARecordIsOneLineOfJSON(t *testing.T) {
 	var b bytes.Buffer
-	full := Record{
-		Event: Request, Time: time.Date(2026, 11, 21, 1, 2, 3, 4e6, time.FixedZone("CET", 3600)), ID: "id-1",
-		Listener: "127.0.0.1:8080", Client: "local", Address: netip.MustParseAddr("127.0.0.1"), Method: "GET",
-		Path: "/api/alerts", Tenant: "contoso", Operation: "alerts.list", Class: "read", Decision: "allowed",
-		Rule: "read", Code: "X", Reason: "a \"quoted\"\nreason", Region: "eu", RegionReason: "nearest: 4ms", Waited: time.Second, Tried: []string{"us", "eu"}, Attempts: 2, Status: 200, BytesIn: 1,
-		BytesOut: 2, FirstByte: 1500 * time.Microsecond, Duration: 2 * time.Millisecond, TokenUTI: "u", UserAgent: "curl",
+	full := fullRecord()
+	for v, i := reflect.ValueOf(full).Elem(), 0; i < v.NumField(); i++ {
+		if v.Field(i).IsZero() {
+			t.Fatalf("this test gives no value to field %s", v.Type().Field(i).Name)
+		}
 	}
-	if err := New(&b).Write(&full); err != nil {
+	if err := New(&b).Write(full); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Count(b.String(), "\n") != 1 {
@@ -38,13 +56,27 @@ func TestARecordIsOneLineOfJSON(t *testing.T) {
 	for key, want := range map[string]any{
 		"time": "2026-11-21T00:02:03.004Z", "event": "request", "reason": "a \"quoted\"\nreason",
 		"attempts": 2.0, "status": 200.0, "first_byte_ms": 1.5, "waited_ms": 1000.0, "region_reason": "nearest: 4ms", "address": "127.0.0.1",
+		"via": "2001:db8::1", "uid": 1000.0, "gid": 4294967295.0, "pid": 77.0, "approver_address": "10.0.0.9", "annotated": true,
+		"query": "$top=10", "certificate": "spiffe://corp.example/soc",
+		"path": "/api/machines/1e5bc9d7e413ddd7902c2932e418702b84d0cc07/isolate",
 	} {
 		if got[key] != want {
 			t.Errorf("%s is %v, want %v", key, got[key], want)
 		}
 	}
-	if n := reflect.TypeFor[Record]().NumField(); len(got) != n {
+	if n := reflect.TypeFor[Record]().NumField() - 1; len(got) != n { // Process has no member
 		t.Errorf("the line has %d members for the %d fields of a full Record: %s", len(got), n, b.String())
+	}
+}
+
+// Root is a user as well, and its number is not left out.
+func TestAPeerWithTheNumbersZeroIsInTheRecord(t *testing.T) {
+	var b bytes.Buffer
+	if err := New(&b).Write(&Record{Event: Request, Process: true}); err != nil {
+		t.Fatal(err)
+	}
+	if want := `"uid":0,"gid":0,"pid":0`; !strings.Contains(b.String(), want) {
+		t.Errorf("no %s in %s", want, b.String())
 	}
 }
 
@@ -80,7 +112,7 @@ func TestAFailedWriteIsTold(t *testing.T) {
 
 func TestLinesStayWholeUnderConcurrency(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
-	log, err := Open(path, nil, nil)
+	log, err := Open(Settings{File: path}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +148,7 @@ func TestLinesStayWholeUnderConcurrency(t *testing.T) {
 func TestOpen(t *testing.T) {
 	var out, errs bytes.Buffer
 	for name, w := range map[string]*bytes.Buffer{"stdout": &out, "stderr": &errs} {
-		log, err := Open(name, &out, &errs)
+		log, err := Open(Settings{File: name}, &out, &errs)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,11 +156,11 @@ func TestOpen(t *testing.T) {
 			t.Errorf("%s got %q, %v", name, w, err)
 		}
 	}
-	if _, err := Open(filepath.Join(t.TempDir(), "no", "such", "folder"), nil, nil); err == nil {
+	if _, err := Open(Settings{File: filepath.Join(t.TempDir(), "no", "such", "folder")}, nil, nil); err == nil {
 		t.Error("a file in a folder that does not exist opens")
 	}
 	path := filepath.Join(t.TempDir(), "audit.log")
-	log, err := Open(path, nil, nil)
+	log, err := Open(Settings{File: path}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +186,7 @@ func BenchmarkWrite(b *testing.B) {
 // logrotate moves the file away and sends SIGHUP.
 func TestAFileThatWasMovedAwayIsOpenedAnew(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
-	l, err := Open(path, nil, nil)
+	l, err := Open(Settings{File: path}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

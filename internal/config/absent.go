@@ -57,9 +57,22 @@ func (o absent) strip(c *Config) {
 	for _, t := range c.Tenants {
 		there[t.Name] = true
 	}
+	lost := func(name string) bool { return !there[name] }
+	bound := func(list []Grant) []Grant {
+		return slices.DeleteFunc(list, func(g Grant) bool {
+			return g.Tenants != nil && !slices.ContainsFunc(g.Tenants, func(name string) bool { return there[name] })
+		})
+	}
 	for i := range c.Clients {
 		// What remains may be empty and is not nil, which would be all.
-		c.Clients[i].Tenants = slices.DeleteFunc(c.Clients[i].Tenants, func(name string) bool { return !there[name] })
+		g := &c.Clients[i]
+		g.Tenants = slices.DeleteFunc(g.Tenants, lost)
+		g.Allow, g.Deny = bound(g.Allow), bound(g.Deny)
+		for _, list := range [][]Grant{g.Allow, g.Deny} {
+			for j := range list {
+				list[j].Tenants = slices.DeleteFunc(list[j].Tenants, lost)
+			}
+		}
 	}
 	for i := range c.Listeners {
 		if l := &c.Listeners[i]; l.Tenant != "" && !there[l.Tenant] {

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"net/netip"
 	"time"
 
 	"defender-proxy/policy"
@@ -24,9 +23,11 @@ type Config struct {
 	// reachable through the listeners above.
 	Admin Admin `yaml:"admin"`
 
-	// Who is calling: the first group whose addresses contain the caller's.
-	// Default: when no group is written down and every listener is on loopback,
-	// one group called local, from 127.0.0.0/8 and ::1/128, with read and hunt.
+	// Who is calling: the first group that the caller belongs to, so that groups with
+	// keys or certificates, and approvers, come first. Default: when no group is
+	// written down and every listener is on loopback or a Unix socket, one group
+	// called local, from 127.0.0.0/8 and ::1/128, and from unix:* where there is such
+	// a socket, with read and hunt.
 	Clients []ClientGroup `yaml:"clients"`
 
 	// Whose data may be asked for. At least one, here or in tenants_dir.
@@ -50,6 +51,9 @@ type Config struct {
 
 	// What holds for all client groups.
 	Policy Policy `yaml:"policy"`
+
+	// Operations that wait for a second person. Default none.
+	Approval Approval `yaml:"approval"`
 
 	// How the nearest region is found. For each attempt.
 	Regions Regions `yaml:"regions"`
@@ -93,80 +97,6 @@ type Config struct {
 	sources []string
 }
 
-// Listener is one address that callers connect to.
-type Listener struct {
-	// The address and port to listen on; port 0 takes a free one. On an address
-	// other than loopback, clients must be named.
-	Address string `yaml:"address" required:"an address and port such as 127.0.0.1:8080"`
-
-	// The tenant of requests that name none with /t/NAME. Default none, or the
-	// only tenant there is.
-	Tenant string `yaml:"tenant"`
-
-	// Names and addresses that requests may carry as Host, with or without a
-	// port, beside the address itself. Default none. A loopback listener accepts
-	// loopback names too.
-	Hosts []string `yaml:"hosts"`
-
-	// The client groups that may use the listener. Default all.
-	Clients []string `yaml:"clients"`
-
-	// The base of links in answers. Default: the scheme and the accepted Host of
-	// the request.
-	PublicURL string `yaml:"public_url" kind:"base"`
-
-	// The certificate to serve with. Default none: plain HTTP.
-	TLS *TLS `yaml:"tls"`
-}
-
-// Loopback reports whether only this machine can connect to the listener.
-func (l Listener) Loopback() bool { return loopback(l.Address) }
-
-// TLS is a certificate with its key.
-type TLS struct {
-	// The certificate chain, a PEM file.
-	CertFile string `yaml:"cert_file" kind:"path" required:"a PEM file"`
-
-	// The key of the certificate, a PEM file that others cannot read.
-	KeyFile string `yaml:"key_file" kind:"path" required:"a PEM file"`
-}
-
-// Admin is the operator's listener.
-type Admin struct {
-	// The address and port of the operator's listener. Default 127.0.0.1:8081.
-	// On an address other than loopback, clients must be named.
-	Address string `yaml:"address" default:"127.0.0.1:8081"`
-
-	// The client groups that may use the operator's listener. Default: whoever
-	// can reach it on loopback.
-	Clients []string `yaml:"clients"`
-}
-
-// Loopback reports whether only this machine can connect to the listener.
-func (a Admin) Loopback() bool { return loopback(a.Address) }
-
-// ClientGroup is a set of callers with the same grants.
-type ClientGroup struct {
-	// What listeners and the audit record call the group: a-z, 0-9 and hyphens.
-	Name string `yaml:"name" required:"a name such as soc"`
-
-	// The addresses of its callers: prefixes or single addresses.
-	From []netip.Prefix `yaml:"from" required:"the addresses of the group's callers, such as [10.1.2.0/24]"`
-
-	// The tenants that the group may ask for. Default all.
-	Tenants []string `yaml:"tenants"`
-
-	// What the group may do: classes (read, hunt, download, triage, manage,
-	// respond), operation ids (machines.*), or the method and path of a row of
-	// the catalog ("GET /api/machines/{id}"). Default read and hunt; an empty
-	// list grants nothing.
-	Allow []string `yaml:"allow"`
-
-	// What the group may not do, in the same words. Default none. Deny wins over
-	// allow.
-	Deny []string `yaml:"deny"`
-}
-
 // Policy is what holds for all client groups.
 type Policy struct {
 	// Paths outside the catalog. Default deny; read lets GET and HEAD pass with
@@ -181,6 +111,22 @@ type Policy struct {
 	// id, service, method, path, class, application, delegated; the rest may be
 	// left out. Default none.
 	Operations []policy.Operation `yaml:"operations"`
+}
+
+// Approval says which operations wait for a second person, of another client group
+// than the one that asks. Without operations there are none.
+type Approval struct {
+	// What waits, in the words of allow: classes, operation ids, or the method and
+	// path of a row of the catalog. Default none.
+	Operations []string `yaml:"operations"`
+
+	// The client groups that may approve, over their listener or the operator's.
+	// Required with operations.
+	By []string `yaml:"by"`
+
+	// How long a call waits for its approval, and then for being repeated. Default
+	// 15m; from 1s to 24h.
+	Within time.Duration `yaml:"within" default:"15m" min:"1s" max:"24h"`
 }
 
 // UnknownRule is what becomes of paths outside the catalog.
@@ -276,32 +222,6 @@ type Cache struct {
 	// none: the cache is off.
 	TTL map[string]time.Duration `yaml:"ttl"`
 }
-
-// Audit is the record of every request.
-type Audit struct {
-	// Where records go: stdout, stderr, or a file that is appended to. Default
-	// stdout.
-	File string `yaml:"file" kind:"output" default:"stdout"`
-
-	// What becomes of a write whose record cannot be stored. Default required: it
-	// is refused; best_effort lets it pass.
-	Writes WritesRule `yaml:"writes" default:"required" oneof:"required best_effort"`
-}
-
-// The values of Audit.File that are not files.
-const (
-	Stdout = "stdout"
-	Stderr = "stderr"
-)
-
-// WritesRule is what becomes of a write whose record cannot be stored.
-type WritesRule string
-
-// The rules for writes without a record.
-const (
-	WritesRequired   WritesRule = "required"
-	WritesBestEffort WritesRule = "best_effort"
-)
 
 // Limits is what callers may use up.
 type Limits struct {

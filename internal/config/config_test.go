@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -18,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"defender-proxy/internal/clients"
 	"defender-proxy/internal/tenant"
 	"defender-proxy/policy"
 	"defender-proxy/regions"
@@ -77,9 +77,14 @@ func parsed(t *testing.T, text string, env environment) *Config {
 	return c
 }
 
-func prefixes(list ...string) (out []netip.Prefix) {
+func from(t *testing.T, list ...string) (out []clients.Source) {
+	t.Helper()
 	for _, s := range list {
-		out = append(out, netip.MustParsePrefix(s))
+		source, err := clients.ParseSource(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, source)
 	}
 	return out
 }
@@ -87,10 +92,10 @@ func prefixes(list ...string) (out []netip.Prefix) {
 func TestWhatIsLeftOutHasTheDefaultsOfTheDesign(t *testing.T) {
 	got := parsed(t, minimal, contosoEnv)
 	want := &Config{
-		Listeners: []Listener{{Address: "127.0.0.1:8080"}},
-		Admin:     Admin{Address: "127.0.0.1:8081"},
+		Listeners: []Listener{{Address: "127.0.0.1:8080", Socket: Socket{Mode: 0o660}}},
+		Admin:     Admin{Address: "127.0.0.1:8081", Socket: Socket{Mode: 0o660}},
 		Clients: []ClientGroup{{
-			Name: "local", From: prefixes("127.0.0.0/8", "::1/128"), Allow: []string{"read", "hunt"},
+			Name: "local", From: from(t, "127.0.0.0/8", "::1/128"), Allow: Granting("read", "hunt"), Grants: GrantsEnforce,
 		}},
 		Tenants: []Tenant{{
 			Name:  "contoso",
@@ -103,14 +108,15 @@ func TestWhatIsLeftOutHasTheDefaultsOfTheDesign(t *testing.T) {
 			},
 			Hunting: "legacy",
 		}},
-		Policy: Policy{UnknownOperations: UnknownDeny, Claims: ClaimsEnforce},
+		Policy:   Policy{UnknownOperations: UnknownDeny, Claims: ClaimsEnforce},
+		Approval: Approval{Within: 15 * time.Minute},
 		Regions: Regions{
 			ProbeInterval: 30 * time.Second, SwitchMargin: 0.2, SwitchMarginMin: 10 * time.Millisecond,
 			ConnectTimeout: 5 * time.Second, FirstByteTimeout: 240 * time.Second,
 		},
 		Quota: Quota{MaxWait: 4 * time.Second, Share: "fair"},
 		Cache: Cache{MaxBytes: 64 << 20},
-		Audit: Audit{File: Stdout, Writes: WritesRequired},
+		Audit: Audit{File: Stdout, Keep: 10, Writes: WritesRequired},
 		Limits: Limits{
 			MaxInFlight: 512, TokenConcurrency: 16, MaxRequestBytes: 32 << 20, HeaderBytes: 32 << 10, ReadHeaderTimeout: 10 * time.Second,
 			IdleTimeout: 120 * time.Second, ShutdownTimeout: 30 * time.Second,
@@ -174,7 +180,7 @@ clouds:
 	if l.PublicURL != "https://defender.corp.example:8443" || l.Loopback() {
 		t.Errorf("listener = %+v, loopback %t", l, l.Loopback())
 	}
-	if want := prefixes("10.1.2.3/32", "10.2.0.0/16", "2001:db8::/32"); !slices.Equal(c.Clients[0].From, want) {
+	if want := from(t, "10.1.2.3/32", "10.2.0.0/16", "2001:db8::/32"); !slices.Equal(c.Clients[0].From, want) {
 		t.Errorf("from = %v, want %v", c.Clients[0].From, want)
 	}
 	if c.Clients[1].Allow == nil || len(c.Clients[1].Allow) != 0 {
@@ -222,8 +228,8 @@ clouds:
 
 func TestAnIPv6AddressInBracketsNeedsNoQuotes(t *testing.T) {
 	cfg := parsed(t, minimal+"clients: [{name: local, from: [127.0.0.0/8, ::1/128]}]\n", contosoEnv)
-	if from := cfg.Clients[0].From; len(from) != 2 || from[1].String() != "::1/128" {
-		t.Errorf("from is %v, want the two prefixes", from)
+	if list := cfg.Clients[0].From; len(list) != 2 || list[1].String() != "::1/128" {
+		t.Errorf("from is %v, want the two prefixes", list)
 	}
 }
 
@@ -264,7 +270,7 @@ func TestAValueThatAsksForNothingUnbuiltPasses(t *testing.T) {
 	for _, text := range []string{
 		"quota: {enforce: false}", "quota: {max_wait: 9s, share: fair, enforce: false}", "relay: {downloads: false}",
 		"quota: {max_wait: 9s}", "quota: {max_wait: 0s}", "relay: {}", "cache: {}", "cache: {ttl: {}, max_bytes: 1MiB}", "store: memory", "tenant_defaults: {}", "tenant_defaults: {hunting: legacy}",
-		"clients: [{name: a, from: [127.0.0.1], headers: {}}]", "quota: {}",
+		"clients: [{name: a, from: [127.0.0.1]}]", "quota: {}",
 	} {
 		t.Run(text, func(t *testing.T) { parsed(t, minimal+text+"\n", contosoEnv) })
 	}

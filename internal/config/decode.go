@@ -72,6 +72,12 @@ func (d *decoder) decode(n *yaml.Node, path string, v reflect.Value, r rules) {
 		// What stands here may be the secret itself.
 		d.fault(path, "a secret is not written into the configuration; name where it is: %s", secretForms(r.kind))
 		return
+	case n.Kind == yaml.ScalarNode && v.Type() == reflect.TypeFor[Grant]():
+		var text string
+		if d.decodeScalar(n, path, reflect.ValueOf(&text).Elem(), r); d.clean(path) {
+			v.Set(reflect.ValueOf(Grant{Operations: []string{text}}))
+		}
+		return
 	case v.Kind() == reflect.Pointer:
 		fresh := reflect.New(v.Type().Elem())
 		setDefaults(fresh.Elem())
@@ -139,10 +145,10 @@ func (d *decoder) decodeStruct(n *yaml.Node, path string, v reflect.Value) {
 			}
 			if secret {
 				// {SECRET} is a mapping with a key, too.
-				d.faultAt(at, path, "has a key that is not shown, because it may be the secret; known are %s%s", strings.Join(keys, ", "), didYouMean(key, keys))
+				d.faultAt(at, path, "has a key that is not shown, because it may be the secret; known are %s%s", strings.Join(keys, ", "), DidYouMean(key, keys))
 				return
 			}
-			d.faultAt(at, child, "unknown key%s; known are %s", didYouMean(key, keys), strings.Join(keys, ", "))
+			d.faultAt(at, child, "unknown key%s; known are %s", DidYouMean(key, keys), strings.Join(keys, ", "))
 			return
 		}
 		d.marks[child] = at
@@ -235,12 +241,20 @@ func (d *decoder) decodeScalar(n *yaml.Node, path string, v reflect.Value, r rul
 		d.fromEnvironment(path, n.Value)
 	}
 	found := d.show(path, text)
+	if v.Type() == reflect.TypeFor[LocalKey]() {
+		k, reason := localKey(text, used)
+		if reason != "" {
+			d.fault(path, "the value, which is not shown, %s", reason)
+		}
+		v.Set(reflect.ValueOf(k))
+		return
+	}
 	if r.kind == kindVault || r.kind == kindProxy && strings.Count(text, ":") > 2 {
 		// It may well be the secret itself, or hold one.
 		found = "the value, which is not shown,"
 	}
 	if !used {
-		if reason := wrongType(n, v); reason != "" {
+		if reason := wrongType(n, v, r.kind); reason != "" {
 			d.fault(path, "%s %s", found, reason)
 			return
 		}
@@ -253,7 +267,7 @@ func (d *decoder) decodeScalar(n *yaml.Node, path string, v reflect.Value, r rul
 	if len(r.oneof) > 0 && !slices.Contains(r.oneof, text) {
 		hint := ""
 		if !used {
-			hint = didYouMean(text, r.oneof)
+			hint = DidYouMean(text, r.oneof)
 		}
 		d.fault(path, "unknown value %s; known are %s%s", found, strings.Join(r.oneof, ", "), hint)
 		return
@@ -270,8 +284,11 @@ func (d *decoder) decodeScalar(n *yaml.Node, path string, v reflect.Value, r rul
 
 // wrongType says why a scalar that stands in the file as it is cannot be read
 // into v: YAML tells numbers and truth values from text by their quotes.
-func wrongType(n *yaml.Node, v reflect.Value) string {
+func wrongType(n *yaml.Node, v reflect.Value, kind string) string {
 	quoted := n.Style != 0
+	if kind == kindAccount && n.Tag == "!!int" {
+		return "" // the number of a user or group
+	}
 	switch v.Kind() {
 	case reflect.Bool:
 		if quoted || n.Tag != "!!bool" {

@@ -60,7 +60,8 @@ func TestTheExampleLoadsAndHoldsTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What is empty in the example is left out in the minimal file.
-	got.Listeners[0].Hosts, got.Clients[0].Deny = nil, nil
+	got.Listeners[0].Hosts, got.Listeners[0].TrustedProxies, got.Listeners[0].Balancers = nil, nil, nil
+	got.Clients[0].Deny, got.Clients[0].Headers, got.Approval.Operations, got.Approval.By = nil, nil, nil, nil
 	got.ForwardHeaders, got.Policy.Operations, got.Clouds, got.Cache.TTL = nil, nil, nil, nil
 	if !reflect.DeepEqual(got, least) {
 		t.Errorf("the example differs from the defaults:\n got %+v\nwant %+v", got, least)
@@ -101,7 +102,7 @@ func exampleFiles(t *testing.T) (path string) {
 	dir := t.TempDir()
 	cert, key := certificate(t)
 	for name, content := range map[string]string{
-		"server.pem": string(cert), "server.key": string(key), "corp.pem": string(cert),
+		"server.pem": string(cert), "server.key": string(key), "clients.pem": string(cert), "corp.pem": string(cert),
 		"contoso.secret": marker, "contoso-next.secret": marker, "contoso.pem": string(cert), "contoso.key": string(key),
 		"azure-identity-token": marker, "contoso.tokens": marker, "contoso.tokens.key": marker,
 		"tenants.d/fabrikam.yaml": "id: 44444444-4444-4444-4444-444444444444\n",
@@ -114,7 +115,7 @@ func exampleFiles(t *testing.T) (path string) {
 	return filepath.Join(dir, "config.yaml")
 }
 
-var exampleEnv = environment{"CONTOSO_SECRET": marker, "CONTOSO_KEY_PASSWORD": marker, "CONTOSO_PASSWORD": marker, "KEY": marker}
+var exampleEnv = environment{"CONTOSO_SECRET": marker, "CONTOSO_KEY_PASSWORD": marker, "CONTOSO_PASSWORD": marker, "KEY": marker + marker}
 
 // builtExample is the example with everything uncommented that is built and no
 // alternative, and the path of a configuration beside which its files are.
@@ -148,6 +149,9 @@ func TestTheExampleLoadsWithEverythingUncommentedThatIsBuilt(t *testing.T) {
 	}
 	if len(c.Impaired) > 0 {
 		t.Errorf("impaired: %v", c.Impaired)
+	}
+	if strings.Contains(c.Warnings.Error(), "nobody can") {
+		t.Errorf("warnings: %v", c.Warnings)
 	}
 }
 
@@ -263,7 +267,7 @@ func TestEveryKeyIsInTheExample(t *testing.T) {
 	keysOf(reflect.TypeFor[Config](), "", want)
 	for path := range want {
 		// What is below them is shown where it stands first.
-		for _, again := range []string{"tenant_defaults.credential.", "tenant_defaults.regions.", ".next_client_secret.", ".password."} {
+		for _, again := range []string{"tenant_defaults.credential.", "tenant_defaults.regions.", ".next_client_secret.", ".password.", "clients[].deny[].", "admin.socket."} {
 			if strings.Contains(path, again) {
 				delete(want, path)
 			}
@@ -353,7 +357,7 @@ type fieldDoc struct {
 // fieldDocs reads the doc comments of the fields that the file sets.
 func fieldDocs(t *testing.T) (docs []fieldDoc) {
 	t.Helper()
-	for _, name := range []string{"config.go", "tenant.go", "credential.go", "cloud.go", "secret.go"} {
+	for _, name := range []string{"config.go", "listener.go", "client.go", "audit.go", "tenant.go", "credential.go", "cloud.go", "secret.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)

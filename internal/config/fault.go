@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"strings"
+
+	"defender-proxy/internal/redact"
 )
 
 // Fault is one thing that is wrong with a configuration, or unwise.
@@ -54,11 +56,16 @@ func (f Faults) Error() string {
 const maxShown = 80
 
 // quote shows a value of the file, but for those with an @: a URL with a password
-// in it has one.
+// in it has one. Of a URL's query or fragment, where keys stand, nothing is shown, nor
+// of what else is known for a secret.
 func quote(value string) string {
 	if strings.Contains(value, "@") {
 		return "the value, not shown for its @,"
 	}
+	if i := strings.IndexAny(value, "?#"); i >= 0 && (strings.Contains(value, "://") || strings.Contains(value[i:], "=")) {
+		value = value[:i+1] + "[redacted]"
+	}
+	value = redact.Text(value)
 	if r := []rune(value); len(r) > maxShown {
 		value = string(r[:maxShown]) + "…"
 	}

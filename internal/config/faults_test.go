@@ -210,6 +210,26 @@ func FuzzParse(f *testing.F) {
 				if !l.Loopback() && len(l.Clients) == 0 {
 					t.Fatalf("accepted an open door: %+v", l)
 				}
+				for _, p := range append(slices.Clone(l.TrustedProxies), l.Balancers...) {
+					if p.Bits() == 0 || l.Unix() {
+						t.Fatalf("accepted everybody's word for who they are: %+v", l)
+					}
+				}
+			}
+			if a := c.Approval; (len(a.Operations) == 0) != (len(a.By) == 0) {
+				t.Fatalf("accepted half an approval: %+v", a)
+			}
+			for _, g := range c.Clients {
+				for _, entry := range slices.Concat(g.Allow, g.Deny) {
+					if len(entry.Operations) == 0 || entry.Tenants != nil && len(entry.Tenants) == 0 {
+						t.Fatalf("accepted an entry of nothing: %+v", entry)
+					}
+				}
+				for h, k := range g.Headers {
+					if k == (LocalKey{}) && !bytes.Contains(data, []byte(strings.Repeat("0", 64))) {
+						t.Fatalf("accepted %s without a key", h)
+					}
+				}
 			}
 			return
 		}

@@ -21,7 +21,7 @@ func (c *Config) Files() []string {
 	add(c.Egress.CAFile)
 	for _, l := range c.Listeners {
 		if l.TLS != nil {
-			add(l.TLS.CertFile, l.TLS.KeyFile)
+			add(l.TLS.CertFile, l.TLS.KeyFile, l.TLS.ClientCAFile)
 		}
 	}
 	for _, t := range c.Tenants {

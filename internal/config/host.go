@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -145,30 +146,80 @@ func loopbackHost(host string) bool {
 }
 
 // loopback reports whether a listener's address is reached from this machine
-// only.
+// only. What systemd passes may be any.
 func loopback(address string) bool {
-	addr, _, reason := parseListen(address)
-	return reason == "" && addr.Unmap().IsLoopback()
+	a, reason := parseListen(address)
+	return reason == "" && (a.path != "" || a.addr.IsLoopback())
 }
+
+// The beginnings of addresses that are none of TCP.
+const (
+	unixScheme    = "unix:"
+	systemdScheme = "systemd:"
+)
+
+// bindAddress is what a listener takes: an address and port, a Unix socket, or
+// one that systemd passes.
+type bindAddress struct {
+	addr netip.Addr
+	port uint16
+	path string // of a Unix socket
+	name string // of a socket of systemd's
+}
+
+// clashes reports whether one machine cannot listen on both: the unspecified
+// address takes every other with it, and IPv4 with IPv6.
+func (a bindAddress) clashes(b bindAddress) bool {
+	if !a.addr.IsValid() || !b.addr.IsValid() {
+		return a == b
+	}
+	return a.port == b.port && a.port != 0 &&
+		(a.addr == b.addr || a.addr.IsUnspecified() || b.addr.IsUnspecified())
+}
+
+// maxSocketPath is the longest path that a Unix socket can have everywhere:
+// sun_path has 104 bytes on the BSDs, with a zero at the end.
+const maxSocketPath = 103
+
+// systemdName is a name that systemd takes as FileDescriptorName (systemd.socket(5)),
+// without what would need quotes.
+var systemdName = regexp.MustCompile(`^[A-Za-z0-9_.@-]{1,255}$`)
 
 // parseListen reads an address to listen on. No host means every address, as it
 // does to net.Listen.
-func parseListen(text string) (addr netip.Addr, port uint16, reason string) {
-	const wanted = "is not an address and port such as 127.0.0.1:8080 or [::1]:8080"
+func parseListen(text string) (a bindAddress, reason string) {
+	const wanted = "is not an address and port such as 127.0.0.1:8080 or [::1]:8080, nor unix:PATH, nor systemd:NAME"
+	if path, is := strings.CutPrefix(text, unixScheme); is {
+		switch {
+		case path == "":
+			return a, "has no path; write unix:/run/defender-proxy.sock"
+		case strings.HasPrefix(path, "@") || strings.ContainsRune(path, 0):
+			return a, "is an abstract socket, which every process of the machine can open; give it a path"
+		case len(path) > maxSocketPath:
+			return a, fmt.Sprintf("has a path of %d bytes; a Unix socket's has at most %d", len(path), maxSocketPath)
+		}
+		return bindAddress{path: path}, ""
+	}
+	if name, is := strings.CutPrefix(text, systemdScheme); is {
+		if !systemdName.MatchString(name) {
+			return a, "does not name a socket of systemd's; write systemd:NAME with its FileDescriptorName: letters, digits, _ . @ -"
+		}
+		return bindAddress{name: name}, ""
+	}
 	host, digits, err := net.SplitHostPort(text)
 	if err != nil {
-		return netip.Addr{}, 0, wanted
+		return a, wanted
 	}
 	n, err := strconv.ParseUint(digits, 10, 16)
 	if err != nil {
-		return netip.Addr{}, 0, "has a port that is not a number from 0 to 65535"
+		return a, "has a port that is not a number from 0 to 65535"
 	}
 	if host == "" {
-		return netip.IPv6Unspecified(), uint16(n), ""
+		return bindAddress{addr: netip.IPv6Unspecified(), port: uint16(n)}, ""
 	}
-	addr, err = netip.ParseAddr(host)
+	addr, err := netip.ParseAddr(host)
 	if err != nil {
-		return netip.Addr{}, 0, "names a host; listen on an address, such as 127.0.0.1, because what a name means is decided elsewhere"
+		return a, "names a host; listen on an address, such as 127.0.0.1, because what a name means is decided elsewhere"
 	}
-	return addr, uint16(n), ""
+	return bindAddress{addr: addr.Unmap(), port: uint16(n)}, ""
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"path/filepath"
 	"reflect"
@@ -9,26 +10,36 @@ import (
 	"strings"
 	"time"
 
+	"defender-proxy/internal/clients"
 	"defender-proxy/internal/tenant"
 )
 
 // The kinds of text that a Go type alone does not tell.
 const (
-	kindSize     = "size"     // int64, bytes: 64KiB
-	kindPercent  = "percent"  // float64, a share: 20% is 0.2
-	kindGUID     = "guid"     // string, in lower case
-	kindPath     = "path"     // string, a file beside the configuration or absolute
-	kindOutput   = "output"   // the same, or stdout or stderr
-	kindEndpoint = "endpoint" // string, a base URL that tokens are sent to
-	kindBase     = "base"     // string, a base URL for links
-	kindProxy    = "proxy"    // ProxyURL
-	kindAudience = "audience" // string, a resource URI
-	kindVault    = "vault"    // string, the URL of a secret in Azure Key Vault
-	kindVaulted  = "vaulted"  // Secret, one that may be in Azure Key Vault
+	kindSize     = "size"      // int64, bytes: 64KiB
+	kindPercent  = "percent"   // float64, a share: 20% is 0.2
+	kindGUID     = "guid"      // string, in lower case
+	kindPath     = "path"      // string, a file beside the configuration or absolute
+	kindOutput   = "output"    // the same, or stdout or stderr
+	kindEndpoint = "endpoint"  // string, a base URL that tokens are sent to
+	kindBase     = "base"      // string, a base URL for links
+	kindProxy    = "proxy"     // ProxyURL
+	kindAudience = "audience"  // string, a resource URI
+	kindVault    = "vault"     // string, the URL of a secret in Azure Key Vault
+	kindVaulted  = "vaulted"   // Secret, one that may be in Azure Key Vault
+	kindAccount  = "account"   // string, a user or group of the machine, or its number
+	kindSyslog   = "syslog"    // string, where syslog goes
+	kindCollect  = "collector" // string, the URL of an OTLP collector
 )
 
 // isScalar reports whether a struct type is written as a single value.
-func isScalar(t reflect.Type) bool { return t == reflect.TypeFor[netip.Prefix]() }
+func isScalar(t reflect.Type) bool {
+	switch t {
+	case reflect.TypeFor[netip.Prefix](), reflect.TypeFor[clients.Source](), reflect.TypeFor[time.Time](), reflect.TypeFor[LocalKey]():
+		return true
+	}
+	return false
+}
 
 // parse reads text into v. It gives the reason why that cannot be, in words
 // that follow the quoted text and do not repeat it, or "".
@@ -38,6 +49,15 @@ func parse(text string, v reflect.Value, kind string) (reason string) {
 		*p, reason = parseDuration(text)
 	case *netip.Prefix:
 		*p, reason = parsePrefix(text)
+	case *clients.Source:
+		var err error
+		if *p, err = clients.ParseSource(text); err != nil {
+			return err.Error()
+		}
+	case *time.Time:
+		*p, reason = parseMoment(text)
+	case *fs.FileMode:
+		*p, reason = parseMode(text)
 	case *tenant.ID:
 		*p, reason = parseGUID(text)
 	case *bool:
@@ -80,6 +100,12 @@ func parseText(text, kind string) (value, reason string) {
 		return parseAudience(text)
 	case kindVault:
 		return parseVaultURL(text)
+	case kindAccount:
+		return text, wrongAccount(text)
+	case kindSyslog:
+		return parseSyslog(text)
+	case kindCollect:
+		return parseCollector(text)
 	case kindPath, kindOutput:
 		if strings.ContainsRune(text, 0) {
 			return "", "is not a path"

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// didYouMean ends a fault with the word that was probably meant, or with
+// DidYouMean ends a fault with the word that was probably meant, or with
 // nothing.
-func didYouMean(got string, words []string) string {
+func DidYouMean(got string, words []string) string {
 	if word := nearest(got, words); word != "" {
 		return fmt.Sprintf(" (did you mean %s?)", word)
 	}

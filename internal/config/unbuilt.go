@@ -13,12 +13,6 @@ import (
 // does not happen, and passes when it asks for nothing. A row whose thing gets
 // built is deleted here, and gets a field in Config or a further oneof value.
 var notBuilt = []unbuilt{
-	{key: "listeners[].address", asks: begins("unix:"), what: "a Unix socket", instead: "give an address and port"},
-	{key: "listeners[].tls.client_ca_file", asks: anything, what: "client certificates"},
-	{key: "admin.address", asks: begins("unix:"), what: "a Unix socket", instead: "give an address and port"},
-	{key: "clients[].from[]", asks: begins("unix:"), what: "callers of a Unix socket", instead: "give addresses"},
-	{key: "clients[].from[]", asks: begins("tls:"), what: "callers with a client certificate", instead: "give addresses"},
-	{key: "clients[].headers", asks: anything, what: "local keys in headers"},
 	{key: "tenants[].hunting", asks: is("graph", "auto"), show: true, what: "the bridge to Microsoft Graph", instead: "set it to legacy or leave it out"},
 	{key: "tenant_defaults.hunting", asks: is("graph", "auto"), show: true, what: "the bridge to Microsoft Graph", instead: "set it to legacy or leave it out"},
 	{key: "quota.enforce", asks: is("true"), show: true, what: "budgets", instead: "set it to false or leave it out"},

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"defender-proxy/internal/clients"
 	"defender-proxy/policy"
 	"defender-proxy/regions"
 )
@@ -36,33 +37,44 @@ func (v *validator) validate() {
 	v.tenants()
 	v.clients()
 	v.listeners()
+	v.unreachable()
+	v.shadowed()
 	v.forwardHeaders()
 	v.catalog()
+	v.approval()
+	v.audit()
 	v.egress()
 }
 
 // implied fills in the listener and the client group of a file that has none.
 func (v *validator) implied() {
 	if !v.given("listeners") {
-		v.c.Listeners = []Listener{{Address: "127.0.0.1:8080"}}
+		v.c.Listeners = []Listener{{Address: "127.0.0.1:8080", Socket: Socket{Mode: 0o660}}}
 	} else if len(v.c.Listeners) == 0 && v.clean("listeners") {
 		v.fault("listeners", "is empty; at least one listener is needed")
 	}
-	outside := slices.ContainsFunc(v.c.Listeners, func(l Listener) bool {
-		_, _, reason := parseListen(l.Address)
-		return reason == "" && !l.Loopback()
-	})
-	if !v.given("clients") && !outside {
-		v.c.Clients = []ClientGroup{{
-			Name: "local",
-			From: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
-		}}
+	if !v.given("clients") && !slices.ContainsFunc(v.c.Listeners, outside) {
+		local := ClientGroup{Name: "local", Grants: GrantsEnforce}
+		for _, text := range []string{"127.0.0.0/8", "::1/128"} {
+			local.From = append(local.From, clients.Addresses(netip.MustParsePrefix(text)))
+		}
+		if slices.ContainsFunc(v.c.Listeners, Listener.Unix) {
+			local.From = append(local.From, anyPeer)
+		}
+		v.c.Clients = []ClientGroup{local}
 	}
 	for i := range v.c.Clients {
 		if !v.given(fmt.Sprintf("clients[%d].allow", i)) {
-			v.c.Clients[i].Allow = []string{string(policy.ClassRead), string(policy.ClassHunt)}
+			v.c.Clients[i].Allow = Granting(string(policy.ClassRead), string(policy.ClassHunt))
 		}
 	}
+}
+
+// outside reports whether others than this machine may be able to connect to a
+// listener.
+func outside(l Listener) bool {
+	_, reason := parseListen(l.Address)
+	return reason == "" && !l.Loopback()
 }
 
 var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
@@ -143,7 +155,7 @@ func (v *validator) refer(key, got, what string, known directory) {
 	}
 	hint := ""
 	if !v.fromEnv(key) {
-		hint = didYouMean(got, words)
+		hint = DidYouMean(got, words)
 	}
 	v.fault(key, "unknown %s %s; known are %s%s", what, v.show(key, got), few(shown), hint)
 }
@@ -172,26 +184,6 @@ func (v *validator) someOrNone(key string, n int, instead string) {
 	}
 }
 
-func (v *validator) clients() {
-	if v.given("clients") && len(v.c.Clients) == 0 && v.clean("clients") {
-		v.fault("clients", "is empty, so nobody would be admitted; add a group, or leave it out when all listeners are on loopback")
-	}
-	v.names(v.known.groups)
-	for i, g := range v.c.Clients {
-		key := fmt.Sprintf("clients[%d]", i)
-		v.someOrNone(key+".from", len(g.From), "give the addresses of the group's callers, such as [10.1.2.0/24]")
-		v.someOrNone(key+".tenants", len(g.Tenants), "name tenants, or leave it out for all")
-		for j, p := range g.From {
-			if at := fmt.Sprintf("%s.from[%d]", key, j); p.IsValid() && p.Bits() == 0 {
-				v.warn(at, "admits every address")
-			}
-		}
-		for j, name := range g.Tenants {
-			v.referTenant(fmt.Sprintf("%s.tenants[%d]", key, j), name)
-		}
-	}
-}
-
 // builtIn is the catalog without additions, which does not change.
 var builtIn = sync.OnceValues(func() (*policy.Catalog, error) { return policy.NewCatalog(nil) })
 
@@ -217,15 +209,13 @@ func (v *validator) catalog() {
 		return
 	}
 	for i, g := range v.c.Clients {
-		for _, list := range []struct {
-			key     string
-			entries []string
-		}{{"allow", g.Allow}, {"deny", g.Deny}} {
-			for j, entry := range list.entries {
-				v.pattern(catalog, fmt.Sprintf("clients[%d].%s[%d]", i, list.key, j), entry)
-			}
-		}
+		v.grants(catalog, fmt.Sprintf("clients[%d].allow", i), g.Allow)
+		v.grants(catalog, fmt.Sprintf("clients[%d].deny", i), g.Deny)
 	}
+	for i, entry := range v.c.Approval.Operations {
+		v.pattern(catalog, fmt.Sprintf("approval.operations[%d]", i), entry)
+	}
+	v.alike(catalog)
 }
 
 // maxStars bounds the * of an entry: each multiplies the work of matching it.
@@ -249,7 +239,7 @@ func (v *validator) pattern(catalog *policy.Catalog, key, entry string) {
 		for _, c := range policy.Classes() {
 			words = append(words, string(c))
 		}
-		v.fault(key, "%v%s", err, didYouMean(entry, words))
+		v.fault(key, "%v%s", err, DidYouMean(entry, words))
 	}
 }
 
@@ -278,6 +268,8 @@ var (
 		"Authorization", "Cookie", "Cookie2", "Host", "Content-Length",
 		"Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings", "Expect", "Via",
 		"Forwarded", "X-Real-Ip", "X-Method-Override",
+		// The proxy's own, for whoever repeats a call that was approved.
+		"X-Approval-Id",
 		// net/http takes these for leave to send a write twice.
 		"Idempotency-Key", "X-Idempotency-Key",
 	}
@@ -302,6 +294,8 @@ func (v *validator) forwardHeaders() {
 			v.fault(key, "%s is not a header that can be let through; a name has letters, digits and hyphens", shown)
 		case slices.Contains(neverForwarded, name) || slices.ContainsFunc(neverForwardedBegin, begins):
 			v.fault(key, "%s is never let through: it carries credentials, framing, routing, identity, another method or leave to repeat", shown)
+		case v.isLocalKey(name):
+			v.fault(key, "%s carries a local key of clients, which nobody else may see; leave it out, or let the key come in another header", shown)
 		case listed[name]:
 			v.fault(key, "%s is listed twice", shown)
 		}

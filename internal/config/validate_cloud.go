@@ -48,7 +48,7 @@ func (v *validator) service(key string, s regions.Service) {
 		known = append(known, string(k))
 	}
 	if !slices.Contains(known, string(s)) {
-		v.fault(key, "unknown service; known are %s%s", strings.Join(known, ", "), didYouMean(string(s), known))
+		v.fault(key, "unknown service; known are %s%s", strings.Join(known, ", "), DidYouMean(string(s), known))
 	}
 }
 

@@ -11,11 +11,15 @@ func (v *validator) egress() {
 	if v.passwordInFile() {
 		v.warn("egress.proxy", "the password stands in the file; take it from an environment variable, as in http://user:${NAME}@host")
 	}
-	const key = "egress.ca_file"
-	if v.c.Egress.CAFile == "" || !v.clean(key) {
+	v.authorities("egress.ca_file", v.c.Egress.CAFile)
+}
+
+// authorities reads a file of certificates that are trusted.
+func (v *validator) authorities(key, path string) {
+	if path == "" || !v.clean(key) {
 		return
 	}
-	data, ok := v.file(key, v.c.Egress.CAFile, false)
+	data, ok := v.file(key, path, false)
 	if ok && !x509.NewCertPool().AppendCertsFromPEM(data) {
 		v.fault(key, "the file holds no certificate in PEM form")
 	}
@@ -66,6 +70,7 @@ func (v *validator) keyPair(key string, t *TLS) {
 	if t == nil || !v.clean(key) {
 		return
 	}
+	v.authorities(key+".client_ca_file", t.ClientCAFile)
 	cert, haveCert := v.file(key+".cert_file", t.CertFile, false)
 	private, haveKey := v.file(key+".key_file", t.KeyFile, true)
 	if !haveCert || !haveKey {

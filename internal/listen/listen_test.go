@@ -2,73 +2,84 @@ package listen
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
-	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 )
 
-func TestCheck(t *testing.T) {
-	names := NewNames([]string{"Defender.corp.example", "other.example:8443", "192.0.2.9"}, false, "https://front.example/")
-	for _, c := range []struct {
-		name, local, host string
-		header            map[string]string
-		want              string // part of the error, empty for none
-	}{
-		{name: "the address itself", local: "127.0.0.1:8080", host: "127.0.0.1:8080"},
-		{name: "localhost on loopback", local: "127.0.0.1:8080", host: "localhost:8080"},
-		{name: "localhost in capitals", local: "127.0.0.1:8080", host: "LOCALHOST:8080"},
-		{name: "another loopback address on loopback", local: "127.0.0.1:8080", host: "127.0.0.53"},
-		{name: "IPv6 loopback with a port", local: "[::1]:8080", host: "[::1]:8080"},
-		{name: "IPv6 loopback without a port", local: "[::1]:8080", host: "[::1]"},
-		{name: "another port, as behind port forwarding", local: "127.0.0.1:8080", host: "localhost:9999"},
-		{name: "a configured name with any port", local: "10.0.0.1:80", host: "defender.corp.example:1234"},
-		{name: "a configured name with its port", local: "10.0.0.1:80", host: "other.example:8443"},
-		{name: "a configured address", local: "10.0.0.1:80", host: "192.0.2.9"},
-		{name: "the address of the connection on a wide listener", local: "10.0.0.1:80", host: "10.0.0.1"},
-		{name: "a configured name with another port than its own", local: "10.0.0.1:80", host: "other.example", want: "host"},
-		{name: "a rebound name", local: "127.0.0.1:8080", host: "evil.example:8080", want: "host"},
-		{name: "a name that begins like ours", local: "127.0.0.1:8080", host: "localhost.evil.example", want: "host"},
-		{name: "a name that ends like ours", local: "10.0.0.1:80", host: "xdefender.corp.example", want: "host"},
-		{name: "localhost on a wide address", local: "10.0.0.1:80", host: "localhost", want: "host"},
-		{name: "loopback on a wide address", local: "10.0.0.1:80", host: "127.0.0.1", want: "host"},
-		{name: "the address that means all", local: "127.0.0.1:8080", host: "0.0.0.0:8080", want: "host"},
-		{name: "another address", local: "127.0.0.1:8080", host: "10.0.0.1", want: "host"},
-		{name: "no host", local: "127.0.0.1:8080", host: "", want: "host"},
-		{name: "a Kelvin sign in localhost's place", local: "127.0.0.1:8080", host: "localho\u017ft", want: "host"},
+// told is what a server that was opened with some Settings knows of a caller.
+type told struct {
+	Addr, Via   netip.Addr
+	Unix        *Process
+	Certificate string
+	Local       string // the address that the caller came to
+	Proto       string
+	Resumed     bool // of TLS
+}
 
-		{name: "our own page", local: "127.0.0.1:8080", host: "localhost:8080", header: map[string]string{"Origin": "http://localhost:8080", "Sec-Fetch-Site": "same-origin"}},
-		{name: "an address typed into a browser", local: "127.0.0.1:8080", host: "localhost:8080", header: map[string]string{"Sec-Fetch-Site": "none"}},
-		{name: "the public URL's page", local: "10.0.0.1:80", host: "defender.corp.example", header: map[string]string{"Origin": "https://front.example"}},
-		{name: "another page", local: "127.0.0.1:8080", host: "localhost:8080", header: map[string]string{"Origin": "http://evil.example"}, want: "Origin"},
-		{name: "another port on this machine is another page", local: "127.0.0.1:8080", host: "localhost:8080", header: map[string]string{"Origin": "http://localhost:3000"}, want: "Origin"},
-		{name: "a page without an origin", local: "127.0.0.1:8080", host: "localhost:8080", header: map[string]string{"Origin": "null"}, want: "Origin"},
-		{name: "a cross-site GET", local: "127.0.0.1:8080", host: "localhost:8080", header: map[string]string{"Sec-Fetch-Site": "cross-site"}, want: "Sec-Fetch-Site"},
-		{name: "a same-site GET", local: "127.0.0.1:8080", host: "localhost:8080", header: map[string]string{"Sec-Fetch-Site": "same-site"}, want: "Sec-Fetch-Site"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			r := httptest.NewRequest("GET", "/", nil)
-			r.Host = c.host
-			for k, v := range c.header {
-				r.Header.Set(k, v)
-			}
-			local, err := net.ResolveTCPAddr("tcp", c.local)
-			if err != nil {
-				t.Fatal(err)
-			}
-			err = names.Check(r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(local))))
-			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got %v, want an error with %q", err, c.want)
-			}
+// openFor runs a server that tells each caller who it is.
+func openFor(t *testing.T, s Settings) (address string) {
+	t.Helper()
+	l, err := Open(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serveOn(t, l)
+}
+
+func serveOn(t *testing.T, l net.Listener) (address string) {
+	t.Helper()
+	server := &http.Server{ConnContext: ConnContext, ConnState: ConnState, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if v := Violated(r); v != nil {
+			http.Error(w, v.Reason, v.Status)
+			return
+		}
+		peer := PeerOf(r)
+		_ = json.NewEncoder(w).Encode(told{
+			Addr: peer.Addr, Via: peer.Via, Unix: peer.Unix, Certificate: peer.CertificateName(), Proto: r.Proto,
+			Local: r.Context().Value(http.LocalAddrContextKey).(net.Addr).String(), Resumed: r.TLS != nil && r.TLS.DidResume,
 		})
+	})}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = server.Serve(l)
+	}()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-ended
+	})
+	return l.Addr().String()
+}
+
+// ask sends a request over a connection that dial makes.
+func ask(t *testing.T, dial func(context.Context) (net.Conn, error)) (told, error) {
+	t.Helper()
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
+	defer tr.CloseIdleConnections()
+	return askThrough(t, tr, "http://localhost/")
+}
+
+func askThrough(t *testing.T, tr *http.Transport, url string) (got told, err error) {
+	t.Helper()
+	client := &http.Client{Transport: tr, Timeout: 20 * time.Second}
+	resp, err := client.Get(url)
+	if err != nil {
+		return got, err
 	}
-	if err := names.Check(httptest.NewRequest("GET", "http://127.0.0.1/", nil)); err == nil {
-		t.Error("a request whose connection is unknown passes")
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(resp.Body)
+		return got, errors.New(resp.Status + " " + string(b))
 	}
+	return got, json.NewDecoder(resp.Body).Decode(&got)
 }
 
 func TestOpenTellsWhichAddressIsTaken(t *testing.T) {
@@ -89,12 +100,13 @@ func TestOpenTellsWhichAddressIsTaken(t *testing.T) {
 }
 
 func TestOneConnectionTooManyIsClosedAndTheOthersStay(t *testing.T) {
-	l, err := Open(t.Context(), Settings{Address: "127.0.0.1:0"})
+	bound, err := bind(t.Context(), Settings{Address: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	l := newGate(bound, Settings{})
 	defer l.Close()
-	l.(*bounded).open.Store(MaxConnections - 1)
+	l.open = MaxConnections - 1
 	accepted := make(chan net.Conn, 2)
 	go func() {
 		for {
@@ -133,5 +145,42 @@ func TestOneConnectionTooManyIsClosedAndTheOthersStay(t *testing.T) {
 		c.Close()
 	case <-time.After(10 * time.Second):
 		t.Error("the place of a closed connection is not free again")
+	}
+}
+
+func TestOneSourceHoldsAtMostHalfOfTheConnections(t *testing.T) {
+	half := MaxConnections / 2
+	one := source{addr: netip.MustParseAddr("10.0.0.1")}
+	for _, c := range []struct {
+		name string
+		from source
+		want int
+	}{
+		{"an address", one, half},
+		{"a user of a Unix socket", source{unix: true, uid: 1000}, half},
+		{"root", source{unix: true}, half},
+		{"those that stand for many", source{}, MaxConnections},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newGate(nil, Settings{})
+			got := 0
+			for got <= MaxConnections && g.enter(c.from) {
+				got++
+			}
+			if got != c.want {
+				t.Errorf("it got %d, want %d", got, c.want)
+			}
+			if other := (source{addr: netip.MustParseAddr("10.0.0.2")}); g.enter(other) != (c.want == half) {
+				t.Errorf("another one entered is %t", c.want != half)
+			} else if c.want == half {
+				g.leave(&socket{source: other})
+			}
+			for range got {
+				g.leave(&socket{source: c.from})
+			}
+			if g.open != 0 || len(g.by) != 0 {
+				t.Errorf("afterwards %d are open, by source %v", g.open, g.by)
+			}
+		})
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 // Names are what a listener may be called. It is immutable and safe for
 // concurrent use; the zero value knows only the address that a connection came
-// to.
+// to: that itself, or localhost where it is on loopback or a Unix socket.
 type Names struct {
 	hosts     map[string]bool // in lower case
 	scheme    string
@@ -85,20 +85,19 @@ func (n *Names) admits(host string, local net.Addr) bool {
 	if n.hosts[host] || n.hosts[name] {
 		return true
 	}
-	var to netip.Addr
-	if a, ok := local.(*net.TCPAddr); ok {
-		to = a.AddrPort().Addr().Unmap()
-	}
+	to := addressOf(local)
+	_, here := local.(*net.UnixAddr) // no browser opens one, but a forwarder may stand before it
+	here = here || to.IsLoopback()
 	if name == "localhost" {
-		return to.IsLoopback()
+		return here
 	}
 	a, err := netip.ParseAddr(name)
-	if err != nil || !to.IsValid() {
+	if err != nil {
 		return false
 	}
 	a = a.Unmap()
 	// An address as Host was typed, not rebound.
-	return a == to || a.IsLoopback() && to.IsLoopback()
+	return to.IsValid() && a == to || here && a.IsLoopback()
 }
 
 // lower is strings.ToLower for ASCII alone: names of hosts have no other

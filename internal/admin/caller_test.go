@@ -1,0 +1,73 @@
+package admin
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"defender-proxy/internal/clients"
+)
+
+func TestWhoMayUseTheAdminListener(t *testing.T) {
+	const text = "0123456789abcdef-key"
+	key, err := clients.NewKey("X-Api-Key", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := func(entry string) []clients.Source {
+		s, err := clients.ParseSource(entry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []clients.Source{s}
+	}
+	s := newSide(t, func(s *side, _ *Sources) {
+		s.view.Clients = clients.New([]clients.Group{
+			{Name: "keyed", From: from("127.0.0.0/8"), Keys: []clients.Key{key}},
+			{Name: "office", From: from("10.1.2.0/24")},
+		})
+	})
+	for _, c := range []struct {
+		name   string
+		header []string
+		status int
+	}{
+		{"the key", []string{"X-Api-Key", text}, 200},
+		{"no key", nil, 403},
+		{"another key", []string{"X-Api-Key", text + "x"}, 403},
+		{"an address that the caller made up", []string{"X-Forwarded-For", "10.1.2.3"}, 403},
+	} {
+		if w := s.get("/-/healthy", c.header...); w.Code != c.status {
+			t.Errorf("%s: got %d %s, want %d", c.name, w.Code, w.Body, c.status)
+		}
+	}
+}
+
+func TestACertificateCountsOnceItWasVerified(t *testing.T) {
+	cert := &x509.Certificate{Subject: pkix.Name{CommonName: "ops", Names: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "ops"}}}}
+	ops, err := clients.ParseSource("tls:CN=ops")
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups := clients.New([]clients.Group{{Name: "ops", From: []clients.Source{ops}}})
+	for _, c := range []struct {
+		name  string
+		state *tls.ConnectionState
+		want  bool
+	}{
+		{"one that was verified", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}, VerifiedChains: [][]*x509.Certificate{{cert}}}, true},
+		{"one that was not", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}, false},
+		{"none", &tls.ConnectionState{}, false},
+		{"no TLS", nil, false},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.TLS = c.state
+		if _, ok := groups.Find(callerOf(r)); ok != c.want {
+			t.Errorf("%s: admitted is %t, want %t", c.name, ok, c.want)
+		}
+	}
+}

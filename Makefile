@@ -11,7 +11,7 @@ FUZZTIME ?= 30s
 SOAK     ?= 5m
 SEED     ?= 0
 
-.PHONY: help build demo test check fmt vet staticcheck race tidy cross bench bench-latency soak longest keyring network fuzz vuln cover clean
+.PHONY: help build demo test check fmt vet staticcheck race tidy cross bench bench-latency soak longest overload keyring services browser network fuzz vuln cover clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,9 +66,22 @@ soak: ## let Entra ID misbehave for SOAK (5m) under 64 callers; SEED=n repeats a
 longest: ## let a hunting query take the 200 s that are documented at most
 	$(GO) test -count=1 -timeout 10m -run LongestQuery ./integration -args -longest=200s
 
+overload: ## measure an honest caller beside 10,000 idle and 2,000 slow ones, on a machine that does nothing else
+	$(GO) test -count=1 -v -run Overload ./integration -args -overload
+
 keyring: ## test against the real Secret Service (Debian: dbus, gnome-keyring)
 	XDG_DATA_HOME=$$(mktemp -d) timeout 300 dbus-run-session -- sh -c \
 		'printf "\n" | gnome-keyring-daemon --unlock --components=secrets >/dev/null; exec $(GO) test -count=1 -tags keyring -run KeyringOfTheSystem ./internal/credential'
+
+services: ## test against real log servers (Debian: rsyslog, rsyslog-openssl)
+	$(GO) vet -tags services ./internal/audit
+	$(GO) run $(STATICCHECK) -tags services ./internal/audit
+	$(GO) test -race -count=1 -tags services -timeout 5m -run '^TestService' ./internal/audit
+
+browser: ## test with a real browser (Debian: chromium)
+	$(GO) vet -tags browser ./integration
+	$(GO) run $(STATICCHECK) -tags browser ./integration
+	$(GO) test -race -count=1 -tags browser -timeout 10m -run '^TestBrowser' ./integration
 
 network: ## test over a real network and with real proxies; root on Linux (Debian: iproute2, microsocks, squid-openssl)
 	$(GO) vet -tags network ./integration

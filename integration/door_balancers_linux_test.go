@@ -9,16 +9,34 @@ import (
 	"testing"
 )
 
-// fromAddress dials from an address of loopback, and writes before anything else.
+// fromAddress dials from an address of loopback, and puts something in front of what
+// is written first.
 func (w *world) fromAddress(address, first string) way {
 	return func(ctx context.Context) (net.Conn, error) {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
 		c, err := d.DialContext(ctx, "tcp", w.address())
-		if err == nil && first != "" {
-			_, err = c.Write([]byte(first))
+		if err != nil {
+			return nil, err
 		}
-		return c, err
+		return &begun{Conn: c, first: first}, nil
 	}
+}
+
+// begun writes first in front of what is written to it, at once: a refusal that
+// comes before there was a request would be none to net/http's client.
+type begun struct {
+	net.Conn
+	first string
+}
+
+func (b *begun) Write(p []byte) (int, error) {
+	if b.first == "" {
+		return b.Conn.Write(p)
+	}
+	n, err := b.Conn.Write(append([]byte(b.first), p...))
+	n = max(0, n-len(b.first))
+	b.first = ""
+	return n, err
 }
 
 // proxied is a header of PROXY protocol version 2, written by hand: a signature, the

@@ -198,7 +198,7 @@ func TestOnlyWhatIsNamedWaits(t *testing.T) {
 func TestWhatCannotBeApproved(t *testing.T) {
 	w := newWorld(t, options{deps: twoPeople(t, nil)})
 	big := `{"Comment":"` + strings.Repeat("x", maxKept) + `"}`
-	if got := w.do("POST", "/api/machines/m1/isolate", big); got.code() != "RequestTooLarge" || !strings.Contains(got.message(), "262144") {
+	if got := w.do("POST", "/api/machines/m1/isolate", big, "Expect", "100-continue"); got.code() != "RequestTooLarge" || !strings.Contains(got.message(), "262144") {
 		t.Errorf("a body that streams: %d %s", got.status, got.body)
 	}
 	if got := w.do("POST", "/api/machines/m1/isolate?a="+strings.Repeat("x", maxTarget), isolateBody); got.code() != "InvalidRequest" {

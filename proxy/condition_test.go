@@ -76,7 +76,7 @@ func TestAConditionDecidesByTheBodyThatIsSent(t *testing.T) {
 		{name: "a body in another character set is refused", body: `{"IsolationType":"Selective"}`, header: []string{"Content-Type", "application/json; charset=utf-16"}},
 		{name: "a body that is packed is refused", body: `{"IsolationType":"Selective"}`, header: []string{"Content-Encoding", "gzip"}},
 		{name: "a body that is too large to be judged is refused", body: `{"IsolationType":"Selective","Comment":"` + strings.Repeat("x", condition.MaxBody) + `"}`},
-		{name: "a body that streams is refused", body: `{"IsolationType":"Selective","Comment":"` + strings.Repeat("x", maxKept) + `"}`},
+		{name: "a body that streams is refused", body: `{"IsolationType":"Selective","Comment":"` + strings.Repeat("x", maxKept) + `"}`, header: []string{"Expect", "100-continue"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := len(w.regions[0].requests())

@@ -199,7 +199,7 @@ func (w *world) do(method, target, body string, header ...string) *reply {
 	if w.proxy.Approval != nil && req.Header["X-Key"] == nil {
 		req.Header.Set("X-Key", analystsKey) // see twoPeople
 	}
-	resp, err := (&http.Transport{DisableKeepAlives: true, DisableCompression: true}).RoundTrip(req)
+	resp, err := (&http.Transport{DisableKeepAlives: true, DisableCompression: true, ExpectContinueTimeout: 10 * time.Second}).RoundTrip(req)
 	if err != nil {
 		w.t.Fatalf("%s %s: %v", method, target, err)
 	}

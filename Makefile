@@ -23,7 +23,7 @@ demo: ## run the proxy against a simulator; no account needed
 	$(GO) run ./cmd/defender-proxy demo
 
 test: ## run all tests
-	$(GO) test ./...
+	$(GO) test -timeout 30m ./...
 
 check: fmt vet staticcheck tidy race cross ## what CI runs
 
@@ -41,7 +41,7 @@ tidy: ## fail when go.mod or go.sum are not tidy
 	$(GO) mod verify
 
 race: ## run all tests with the race detector
-	$(GO) test -race -count=1 ./...
+	$(GO) test -race -count=1 -timeout 30m ./...
 
 cross: ## build for every platform that is promised, and vet for the two other systems
 	@for p in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do \

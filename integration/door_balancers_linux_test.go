@@ -11,7 +11,7 @@ import (
 
 // fromAddress dials from an address of loopback, and puts something in front of what
 // is written first.
-func (w *world) fromAddress(address, first string) way {
+func (w *world) fromAddress(address, first string) approach {
 	return func(ctx context.Context) (net.Conn, error) {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
 		c, err := d.DialContext(ctx, "tcp", w.address())

@@ -22,7 +22,7 @@ import (
 
 // toSocket dials a Unix socket as a user with its groups. The numbers of a thread
 // are its own, and a thread that ends with its goroutine takes them along.
-func toSocket(path string, uid int, groups ...uint32) way {
+func toSocket(path string, uid int, groups ...uint32) approach {
 	return func(context.Context) (c net.Conn, err error) {
 		if uid == os.Getuid() {
 			return net.Dial("unix", path)

@@ -36,12 +36,12 @@ func TestSystemdKeepsTheDoorWhileTheProxyRestarts(t *testing.T) {
 		c["clients"] = []object{{"name": "all", "from": []string{"unix:*", "127.0.0.1"}, "allow": []string{"read"}}}
 		c["listeners"] = []object{{"address": "systemd:door", "clients": []string{"all"}}, {"address": "systemd:port", "clients": []string{"all"}}}
 	}})
-	dial := func(network, address string) way {
+	dial := func(network, address string) approach {
 		return func(ctx context.Context) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, address)
 		}
 	}
-	ways := map[string]way{"port": dial("tcp", port.Addr().String()), "socket": dial("unix", path)}
+	ways := map[string]approach{"port": dial("tcp", port.Addr().String()), "socket": dial("unix", path)}
 
 	var calls sync.WaitGroup
 	call := func() {

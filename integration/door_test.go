@@ -12,12 +12,12 @@ import (
 	"testing"
 )
 
-// way makes a connection to a listener.
-type way func(context.Context) (net.Conn, error)
+// approach makes a connection to a listener.
+type approach func(context.Context) (net.Conn, error)
 
 // through sends a request over a connection of its own and reads the answer. header
 // holds names and values in turn.
-func (w *world) through(dial way, method, path, body string, header ...string) (answer, error) {
+func (w *world) through(dial approach, method, path, body string, header ...string) (answer, error) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -19,7 +19,7 @@ import (
 // get through again, the nearest region is used again.
 func TestNetworkBlackHoleIsPaidForOnceByTheReadsUnderWay(t *testing.T) {
 	t.Parallel()
-	for _, way := range []way{http1, http2} {
+	for _, way := range []way{httpOne, httpTwo} {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
 			w := by(t, way, setup{})
@@ -63,7 +63,7 @@ func TestNetworkBlackHoleIsPaidForOnceByTheReadsUnderWay(t *testing.T) {
 // connections is a proxy of the network, so that none of them ever seems dead.
 func TestNetworkBlackHoleOfTwoRegionsLeavesTheThird(t *testing.T) {
 	t.Parallel()
-	for _, way := range []way{http1, http1Proxied} {
+	for _, way := range []way{httpOne, http1Proxied} {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
 			w := by(t, way, setup{})
@@ -91,7 +91,7 @@ func TestNetworkBlackHoleOfTwoRegionsLeavesTheThird(t *testing.T) {
 // and the first read goes to the third as if that had always been the nearest.
 func TestNetworkBlackHoleThatProbesNoticedCostsNoReadAnything(t *testing.T) {
 	t.Parallel()
-	w := by(t, http1, setup{})
+	w := by(t, httpOne, setup{})
 	w.reads(1, "eu")
 	w.net.swallow(address("eu", 2))
 	w.net.swallow(address("uk", 2))
@@ -123,7 +123,7 @@ func writing(s setup) setup {
 // packets get through again.
 func TestNetworkBlackHoleWritesAreToldTheTruthAndArriveOnceAtMost(t *testing.T) {
 	t.Parallel()
-	for _, way := range []way{http1, http2, http2Proxied} {
+	for _, way := range []way{httpOne, httpTwo, http2Proxied} {
 		t.Run(way.name, func(t *testing.T) {
 			t.Parallel()
 			w := by(t, way, writing(setup{}))
@@ -179,7 +179,7 @@ func TestNetworkBlackHoleWritesAreToldTheTruthAndArriveOnceAtMost(t *testing.T) 
 // although the region was given up for others meanwhile.
 func TestNetworkShortCutCostsAWriteTimeAndNothingElse(t *testing.T) {
 	t.Parallel()
-	w := by(t, http1, writing(setup{}))
+	w := by(t, httpOne, writing(setup{}))
 	w.keptTo("eu", 4, "/api/alerts")
 	path := "/api/machines/" + w.sim.MachineID() + "/isolate"
 	w.net.swallow(address("eu", 2))

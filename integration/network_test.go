@@ -36,8 +36,8 @@ type way struct {
 }
 
 var (
-	http1        = way{name: "HTTP 1.1"}
-	http2        = way{name: "HTTP 2", http2: true}
+	httpOne      = way{name: "HTTP 1.1"}
+	httpTwo      = way{name: "HTTP 2", http2: true}
 	http1Proxied = way{name: "HTTP 1.1 through squid", proxied: true}
 	http2Proxied = way{name: "HTTP 2 through squid", http2: true, proxied: true}
 )
@@ -74,7 +74,7 @@ func by(t *testing.T, way way, s setup) *wide {
 // and served again when it is back.
 func TestNetworkLinkThatGoesDownAndComesUp(t *testing.T) {
 	t.Parallel()
-	w := by(t, http1, writing(setup{}))
+	w := by(t, httpOne, writing(setup{}))
 	w.keptTo("eu", 4, "/api/alerts")
 	w.net.ip("router", "link set eu down")
 	var reads []<-chan timed

@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"internal/token":      {"internal/tenant"},
 	"internal/credential": {"internal/tenant", "internal/token"},
 	"internal/config":     {"internal/clients", "internal/condition", "internal/redact", "internal/tenant", "policy", "regions"},
-	"internal/admin":      {"internal/approval", "internal/audit", "internal/clients", "internal/listen", "internal/token", "internal/usage", "policy", "regions"},
+	"internal/admin":      {"internal/approval", "internal/audit", "internal/clients", "internal/listen", "internal/redact", "internal/token", "internal/usage", "policy", "regions"},
 	"proxy":               {"internal/approval", "internal/audit", "internal/canon", "internal/clients", "internal/condition", "internal/egress", "internal/links", "internal/listen", "internal/redact", "internal/tenant", "internal/token", "policy", "regions"},
 	"internal/simulator":  {"policy"},
 	"cmd/defender-proxy":  {"internal/admin", "internal/approval", "internal/audit", "internal/clients", "internal/condition", "internal/config", "internal/credential", "internal/egress", "internal/listen", "internal/redact", "internal/simulator", "internal/tenant", "internal/token", "internal/usage", "policy", "proxy", "regions"},

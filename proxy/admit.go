@@ -10,6 +10,7 @@ import (
 
 	"defender-proxy/internal/clients"
 	"defender-proxy/internal/listen"
+	"defender-proxy/internal/redact"
 )
 
 // admit finds the client group of the caller: by the address of the socket, or the
@@ -73,7 +74,7 @@ func (p *Proxy) notAdmitted(x *Exchange, caller clients.Caller) *Refusal {
 	}
 	certified := caller.Certificate != nil
 	if certified {
-		who += fmt.Sprintf(" with the client certificate of %s", shortened(x.Peer.CertificateName()))
+		who += fmt.Sprintf(" with the client certificate of %s", redact.Short(x.Peer.CertificateName()))
 		entry += ", or the certificate's name,"
 	}
 	said := who + " belongs to no client group that may use this listener."

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"defender-proxy/internal/approval"
+	"defender-proxy/internal/redact"
 )
 
 // approvalHeader carries the id of an approval, in answers and when the call is
@@ -174,7 +175,7 @@ func (p *Proxy) take(x *Exchange, id string, call approval.Call) error {
 	}
 	taken, err := store.Take(id, call, time.Now())
 	x.Approval, x.Taken = taken, err == nil
-	id = shortened(id)
+	id = redact.Short(id)
 	switch {
 	case err == nil || errors.Is(err, approval.ErrWaiting):
 		return err

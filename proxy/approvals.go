@@ -12,6 +12,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"defender-proxy/internal/approval"
+	"defender-proxy/internal/redact"
 )
 
 // approvals lists what waits for a second person, and waited: what the caller's
@@ -110,7 +111,7 @@ func (p *Proxy) approvalOf(x *Exchange, id string) (approval.Request, error) {
 	}
 	a, ok := p.Approval.Store.Get(id, time.Now())
 	if !ok || !p.sees(x, a) {
-		return approval.Request{}, refusal(UnknownOperation, "Client group %s has no approval %q to see. Approvals are forgotten when the proxy starts anew, and some time after they are over.", x.Client.Name, shortened(id))
+		return approval.Request{}, refusal(UnknownOperation, "Client group %s has no approval %q to see. Approvals are forgotten when the proxy starts anew, and some time after they are over.", x.Client.Name, redact.Short(id))
 	}
 	return a, nil
 }
@@ -165,7 +166,7 @@ func (p *Proxy) passesFor(x *Exchange, group string) bool {
 func (x *Exchange) recognized() string {
 	by := x.whence()
 	if x.Caller.Certificate != nil {
-		by += " with the certificate of " + shortened(x.Peer.CertificateName())
+		by += " with the certificate of " + redact.Short(x.Peer.CertificateName())
 	}
 	if len(x.Caller.Header) > 0 {
 		by += " with a key"

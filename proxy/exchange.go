@@ -147,7 +147,7 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 		Listener:  x.Listener.Address,
 		Address:   x.Address,
 		Via:       x.Via,
-		Method:    shortened(x.Method),
+		Method:    redact.Short(x.Method),
 		Path:      x.Path.String(),
 		Rule:      x.Decision.Rule.Entry,
 		Region:    string(x.region()),
@@ -157,12 +157,12 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 		BytesOut:  x.BytesOut,
 		FirstByte: x.FirstByte,
 		Waited:    x.Waited,
-		UserAgent: shortened(r.UserAgent()),
+		UserAgent: redact.Short(r.UserAgent()),
 		Query:     redact.Query(x.Query),
 		Annotated: x.Annotated,
 	}
 	if rec.Path == "" {
-		rec.Path = shortened(cmp.Or(x.RawPath, rawPath(r.RequestURI))) // without a query or userinfo, which may hold a credential
+		rec.Path = redact.Short(cmp.Or(x.RawPath, rawPath(r.RequestURI))) // without a query or userinfo, which may hold a credential
 	}
 	if x.Client != nil {
 		rec.Client = x.Client.Name
@@ -170,7 +170,7 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 	if u := x.Peer.Unix; u != nil {
 		rec.Process, rec.UID, rec.GID, rec.PID = true, u.UID, u.GID, u.PID
 	}
-	rec.Certificate = shortened(x.Peer.CertificateName())
+	rec.Certificate = redact.Short(x.Peer.CertificateName())
 	if x.Tenant != nil {
 		rec.Tenant = x.Tenant.Name
 	}
@@ -233,22 +233,4 @@ func (x *Exchange) reported() (codes []string, reason string) {
 		reasons = append(reasons, "the token lacks "+oneOf(x.Permits.Needs(x.Operation))+", let pass by policy.claims: report")
 	}
 	return codes, strings.Join(reasons, "; ")
-}
-
-// shortened bounds what a caller can put into a record or a message. Secrets come
-// out first: nobody would know half of one by its shape. So that nobody's long text
-// takes long, they are looked for in its beginning, up to a word that is cut off.
-func shortened(s string) string {
-	const most, judged = 256, 4 << 10
-	if len(s) <= most {
-		return s
-	}
-	end := ""
-	if len(s) > judged {
-		s, end = s[:strings.LastIndexAny(s[:judged], " /")+1], "…"
-	}
-	if s = redact.Text(s); len(s) > most {
-		s, end = s[:most], "…"
-	}
-	return s + end
 }

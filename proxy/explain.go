@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"defender-proxy/internal/canon"
+	"defender-proxy/internal/redact"
 	"defender-proxy/policy"
 )
 
@@ -117,7 +118,7 @@ func (p *Proxy) Explain(ctx context.Context, q Question) (Explanation, error) {
 }
 
 func (p *Proxy) explanation(ctx context.Context, x *Exchange, q Question) Explanation {
-	view := Explanation{Method: shortened(x.Method), Path: shortened(q.Path), Client: x.Client.Name}
+	view := Explanation{Method: redact.Short(x.Method), Path: redact.Short(q.Path), Client: x.Client.Name}
 	err := p.wouldBe(ctx, x, q, &view)
 	if err != nil {
 		refused := asRefusal(err)

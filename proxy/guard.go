@@ -10,6 +10,7 @@ import (
 
 	"defender-proxy/internal/canon"
 	"defender-proxy/internal/listen"
+	"defender-proxy/internal/redact"
 )
 
 // guard admits a request or refuses it: who calls, under which name for us, as
@@ -36,17 +37,17 @@ func (p *Proxy) guard(x *Exchange, r *http.Request) error {
 		return refusal(InvalidRequest, "The request has %d header fields; at most %d are taken.", n, maxFields)
 	}
 	if a, b := lookAlikes(r.Header); a != "" {
-		return refusal(InvalidRequest, "The header %q could be read as %s, which the request has or which decides how it is read. Leave it out, or write it with hyphens.", shortened(a), shortened(b))
+		return refusal(InvalidRequest, "The header %q could be read as %s, which the request has or which decides how it is read. Leave it out, or write it with hyphens.", redact.Short(a), redact.Short(b))
 	}
 	if name := p.headers.named(r.Header); name != "" {
-		return refusal(InvalidRequest, "The header Connection names %s, which would be taken out on the way although the request is judged with it. Leave it out of Connection.", shortened(name))
+		return refusal(InvalidRequest, "The header Connection names %s, which would be taken out on the way although the request is judged with it. Leave it out of Connection.", redact.Short(name))
 	}
 	if err := readTarget(x, r); err != nil {
 		return err
 	}
 	var err error
 	if x.Target, err = x.linkTarget(r.Host); err != nil {
-		return &Refusal{Code: InvalidRequest, Message: fmt.Sprintf("The Host %q cannot stand in a link: it is a name or an address, and perhaps a port.", shortened(r.Host)), Err: err}
+		return &Refusal{Code: InvalidRequest, Message: fmt.Sprintf("The Host %q cannot stand in a link: it is a name or an address, and perhaps a port.", redact.Short(r.Host)), Err: err}
 	}
 	return nil
 }
@@ -127,13 +128,13 @@ func checkNames(l *listener, r *http.Request) error {
 	case errors.As(err, &host):
 		return &Refusal{
 			Code:    HostNotAllowed,
-			Message: fmt.Sprintf("The proxy does not answer to the name %q. Call it by its address, or by localhost on the same machine, or let an operator add the name under hosts of the listener in the proxy's configuration.", shortened(host.Host)),
+			Message: fmt.Sprintf("The proxy does not answer to the name %q. Call it by its address, or by localhost on the same machine, or let an operator add the name under hosts of the listener in the proxy's configuration.", redact.Short(host.Host)),
 			Err:     err,
 		}
 	case errors.As(err, &origin):
 		return &Refusal{
 			Code:    CrossSiteRequest,
-			Message: fmt.Sprintf("The request comes from a web page of another origin (%s: %s), and such pages may not use the proxy. Type the address into the browser instead.", origin.Header, shortened(origin.Value)),
+			Message: fmt.Sprintf("The request comes from a web page of another origin (%s: %s), and such pages may not use the proxy. Type the address into the browser instead.", origin.Header, redact.Short(origin.Value)),
 			Err:     err,
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"defender-proxy/internal/redact"
 	"defender-proxy/policy"
 )
 
@@ -101,7 +102,7 @@ func (p *Proxy) operations(w *answer, r *http.Request, x *Exchange) error {
 	}
 	query := pageQuery(x)
 	if class := query("class"); class != "" && !slices.Contains(policy.Classes(), policy.Class(class)) {
-		return refusal(InvalidRequest, "class=%s is none of %v.", shortened(class), policy.Classes())
+		return refusal(InvalidRequest, "class=%s is none of %v.", redact.Short(class), policy.Classes())
 	}
 	at := policy.Situation{Now: x.Start}
 	if t != nil {

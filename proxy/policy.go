@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"defender-proxy/internal/condition"
+	"defender-proxy/internal/redact"
 	"defender-proxy/internal/token"
 	"defender-proxy/policy"
 )
@@ -23,7 +24,7 @@ func (p *Proxy) operation(x *Exchange) (*policy.Operation, error) {
 	case errors.As(err, &wrong):
 		return nil, &Refusal{
 			Code:    MethodNotAllowed,
-			Message: x.Path.String() + " is known, but not with the method " + shortened(x.Method) + "; it takes " + wrong.Allow + ".",
+			Message: x.Path.String() + " is known, but not with the method " + redact.Short(x.Method) + "; it takes " + wrong.Allow + ".",
 			Err:     err,
 			Allow:   wrong.Allow,
 		}
@@ -35,7 +36,7 @@ func (p *Proxy) operation(x *Exchange) (*policy.Operation, error) {
 
 // unknownPath words what to do instead, by what the path looks like.
 func unknownPath(path string) string {
-	shown := shortened(path)
+	shown := redact.Short(path)
 	switch {
 	case strings.HasPrefix(path, "/-/"):
 		return shown + " is no page of the proxy. There are /, /-/whoami, /-/operations, /-/explain and /-/approvals; health and metrics are on the admin listener."

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"defender-proxy/internal/redact"
 	"strings"
 	"testing"
 )
@@ -31,7 +32,7 @@ func TestWhatIsCutOffShowsNoHalfOfASecret(t *testing.T) {
 			if s += filler[:n%len(filler)]; strings.HasSuffix(filler, token) {
 				s = s[:n/len(filler)*len(filler)] // half a token is none
 			}
-			got := shortened(s + "/" + secret + "/" + token)
+			got := redact.Short(s + "/" + secret + "/" + token)
 			if len(s) > 256 && (strings.Contains(got, "Q~") || strings.Contains(got, "aB38")) || len(got) > 256+len("…") {
 				t.Fatalf("behind %d of %q: %s", n, filler, got)
 			}
@@ -42,11 +43,11 @@ func TestWhatIsCutOffShowsNoHalfOfASecret(t *testing.T) {
 // A caller who is not admitted sends as much as limits.header_bytes lets it.
 func TestALongTextIsLookedAtInItsBeginning(t *testing.T) {
 	for _, s := range []string{strings.Repeat("a", 32<<10), strings.Repeat("pop+", 8<<10), "/" + strings.Repeat("Q~", 16<<10)} {
-		if got := shortened(s); !strings.HasSuffix(got, "…") || len(got) > 256+len("…") {
+		if got := redact.Short(s); !strings.HasSuffix(got, "…") || len(got) > 256+len("…") {
 			t.Errorf("of %.20q… comes %q", s, got)
 		}
 	}
-	if got := shortened("curl/8 " + strings.Repeat("a", 8<<10)); got != "curl/8 …" {
+	if got := redact.Short("curl/8 " + strings.Repeat("a", 8<<10)); got != "curl/8 …" {
 		t.Errorf("got %q", got)
 	}
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"defender-proxy/internal/redact"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,11 +26,11 @@ func (p *Proxy) tenant(x *Exchange) (*Tenant, error) {
 	}
 	choice := "An operator names its tenants under tenants of the group in the proxy's configuration."
 	if len(mine) > 0 {
-		choice = fmt.Sprintf("Put one before the path, as in /t/%s%s; there are: %s.", mine[0], x.Path, shortened(strings.Join(mine, ", ")))
+		choice = fmt.Sprintf("Put one before the path, as in /t/%s%s; there are: %s.", mine[0], x.Path, redact.Short(strings.Join(mine, ", ")))
 	}
 	switch {
 	case x.Named != "":
-		return nil, refusal(UnknownTenant, "Client group %s has no tenant %q. %s", x.Client.Name, shortened(x.Named), choice)
+		return nil, refusal(UnknownTenant, "Client group %s has no tenant %q. %s", x.Client.Name, redact.Short(x.Named), choice)
 	case name != "":
 		return nil, refusal(UnknownTenant, "The tenant of this listener is not for client group %s. %s", x.Client.Name, choice)
 	}

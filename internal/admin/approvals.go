@@ -17,6 +17,7 @@ import (
 	"defender-proxy/internal/audit"
 	"defender-proxy/internal/clients"
 	"defender-proxy/internal/listen"
+	"defender-proxy/internal/redact"
 )
 
 // Approval is who decides about calls that wait for a second person. The operator's
@@ -159,8 +160,8 @@ func (p *pages) verdict(w http.ResponseWriter, r *http.Request) {
 func (p *pages) record(r *http.Request) audit.Record {
 	peer := listen.PeerOf(r)
 	rec := audit.Record{
-		Time: time.Now(), Listener: p.Address, Address: peer.Addr, Via: peer.Via, Certificate: shortened(peer.CertificateName()),
-		Method: r.Method, Path: shortened(r.URL.EscapedPath()), Decision: "allowed", UserAgent: shortened(r.UserAgent()),
+		Time: time.Now(), Listener: p.Address, Address: peer.Addr, Via: peer.Via, Certificate: redact.Short(peer.CertificateName()),
+		Method: r.Method, Path: redact.Short(r.URL.EscapedPath()), Decision: "allowed", UserAgent: redact.Short(r.UserAgent()),
 	}
 	rec.ID = newID(rec.Time)
 	if u := peer.Unix; u != nil {
@@ -256,6 +257,3 @@ func note(rec *audit.Record, r approval.Request) {
 	rec.Tenant, rec.Approval, rec.ApprovalState = r.Call.Tenant, r.ID, string(r.State)
 	rec.ApprovedBy, rec.ApproverAddress = r.By.Client, r.By.Address
 }
-
-// shortened bounds what a caller can put into a record.
-func shortened(s string) string { return s[:min(len(s), 256)] }

@@ -262,3 +262,21 @@ func hexDigit(c byte) byte {
 	}
 	return 16
 }
+
+// Short bounds what a caller can put into a record or a message. Secrets come
+// out first: nobody would know half of one by its shape. So that nobody's long text
+// takes long, they are looked for in its beginning, up to a word that is cut off.
+func Short(s string) string {
+	const most, judged = 256, 4 << 10
+	if len(s) <= most {
+		return s
+	}
+	end := ""
+	if len(s) > judged {
+		s, end = s[:strings.LastIndexAny(s[:judged], " /")+1], "…"
+	}
+	if s = Text(s); len(s) > most {
+		s, end = s[:most], "…"
+	}
+	return s + end
+}

@@ -215,3 +215,18 @@ func BenchmarkText(b *testing.B) {
 		})
 	}
 }
+
+// What is cut off would show the first half of a secret, which nobody knows by its
+// shape.
+func TestShortCutsNoSecretInTwo(t *testing.T) {
+	const secret = "dGhpc2lz8Q~aCanaryCanaryCanaryCanary1234"
+	for _, n := range []int{0, 100, 230, 240, 255, 256, 4060, 4090, 4096} {
+		got := Short(strings.Repeat("x", n) + " " + secret + strings.Repeat(" y", 3000))
+		if strings.Contains(got, secret[:12]) || len(got) > 256+len("…") {
+			t.Errorf("behind %d bytes: %d bytes, %q", n, len(got), got)
+		}
+	}
+	if got := Short("curl/8.0"); got != "curl/8.0" {
+		t.Errorf("a short text is %q", got)
+	}
+}

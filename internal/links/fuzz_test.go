@@ -161,6 +161,8 @@ var seeds = []string{
 	`{"@odata.context":"https://graph.microsoft.com/v1.0/$metadata#security/alerts_v2","a":{"@odata.nextLink":"https://x/v1.0/security/../users"}}`,
 	`[{"a":"\"@odata.nextLink\":\"https://x/api/a\""},"@odata.nextLink",{"@odata.@odata.context":"https://x/api"}]`,
 	"{\"@odata.nextLink\":\"https://x/api/a?\\ud83d\\u0041\xff\\t\"}",
+	`{"value":[{"comment":"\"@odata.nextLink\":\"https://x/api/a\" and \\\"@odata.context\\\":\\\"https://x/api\\\"","machines@odata.nextLink":"https:\/\/x\/api\/a?\u0026b\u003dc"}]}`,
+	`{"\\\\@odata.nextLink":"https://x/api\\","a\\\"@odata.nextLink":"\"https://x/api","@odata.nextLink\"":"https://x/api/b"}`,
 	"{\"@odata.nextLink\"\n:\t\"https://x\\\\/api/a\",\"@odata.nextLink\":\"https://x/API?\xff\"}",
 }
 
@@ -223,13 +225,23 @@ func TestReaderAgreesWithTheReference(t *testing.T) {
 	paths := []string{`/api`, `/api/`, `\/api/alerts`, `/\u0061PI/a`, `/v1.0/security/a`, `/v1.0/$metadata`, `/v1.0`, `//api`, `/./api`, `/api/../a`, `/api/%2e%2E`, `/x`, ``, `/api\\a`}
 	ends := []string{``, `?a=b//..`, `#f`, `\u003fa\u0026b`, `\"`, `?@odata.nextLink`, `?\ud83d\ude00\ud83dé\\`}
 	spaces := []string{``, ` `, "\r\n\t"}
+	fragments := []string{`\\`, `\"`, `\u0022`, `\u005c`, `\/`, `@odata.nextLink`, `@odata.`, `context`, `:`, `,`, `{`, ` `, `https://x/api/a`, `https:\/\/x\/api`, `/`, `?`}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	pick := func(words []string) string { return words[rnd.IntN(len(words))] }
+	text := func() string { // of a comment, say, that quotes an answer
+		var b strings.Builder
+		for range rnd.IntN(12) {
+			b.WriteString(pick(fragments))
+		}
+		return b.String()
+	}
 	var document func(depth int) string
 	document = func(depth int) string {
 		switch n := rnd.IntN(6); {
 		case n == 0:
 			return `"@odata.nextLink"`
+		case n == 1 && rnd.IntN(2) == 0:
+			return `{"` + text() + `":"` + text() + `","comment":"` + text() + `"}`
 		case n == 1 || depth == 0:
 			return pick([]string{`null`, `-1.5e3`, `true`, `"\"@odata.nextLink\":\"https://x/api/a"`})
 		case n == 2:

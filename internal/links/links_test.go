@@ -76,6 +76,29 @@ func TestReaderTurnsLinksHome(t *testing.T) {
 		"a token of any length may follow": {
 			`{"@odata.nextLink":"https://x/api/a?` + long + `"}`, `{"@odata.nextLink":"` + home + `/api/a?` + long + `"}`,
 		},
+		"the slashes of a long path may be escaped": {
+			`{"@odata.nextLink":"https:\/\/x\/api` + strings.Repeat(`\/a`, 3000) + `?a"}`, `{"@odata.nextLink":"` + home + `\/api` + strings.Repeat(`\/a`, 3000) + `?a"}`,
+		},
+		"a path of several KiB is turned": {
+			`{"@odata.nextLink":"https://x/api/machines/findbytag(tag='` + strings.Repeat("b", 8000) + `')?$top=1"}`, `{"@odata.nextLink":"` + home + `/api/machines/findbytag(tag='` + strings.Repeat("b", 8000) + `')?$top=1"}`,
+		},
+		"links within an expanded collection, of rows and of the whole": {
+			`{"value":[{"id":"1","machines@odata.context":"https://x/api/$metadata#A('1')/machines","machines@odata.count":2,"machines":[{}],"machines@odata.nextLink":"https://x/api/alerts('1')/machines?$skip=1"}],"@odata.nextLink":"https://x/api/alerts?$skip=1"}`,
+			`{"value":[{"id":"1","machines@odata.context":"` + home + `/api/$metadata#A('1')/machines","machines@odata.count":2,"machines":[{}],"machines@odata.nextLink":"` + home + `/api/alerts('1')/machines?$skip=1"}],"@odata.nextLink":"` + home + `/api/alerts?$skip=1"}`,
+		},
+		"a link beside one that is null": {
+			`[{"@odata.nextLink":null,"@odata.deltaLink":"https://x/api/d"},{"@odata.nextLink" : null}]`, `[{"@odata.nextLink":null,"@odata.deltaLink":"` + home + `/api/d"},{"@odata.nextLink" : null}]`,
+		},
+		"escapes in the query stay byte for byte": {
+			`{"@odata.nextLink":"https:\/\/x\/api\/alerts?$filter=a+eq+'\u0027b\u00e9'\u0026$skiptoken\u003dA%2bB\/\u002F\u002f=="}`,
+			`{"@odata.nextLink":"` + home + `\/api\/alerts?$filter=a+eq+'\u0027b\u00e9'\u0026$skiptoken\u003dA%2bB\/\u002F\u002f=="}`,
+		},
+		"an entity's context": {
+			`{"@odata.context":"https://graph.microsoft.com/v1.0/$metadata#security/incidents/$entity"}`, `{"@odata.context":"` + home + `/v1.0/$metadata#security/incidents/$entity"}`,
+		},
+		"a link behind backslashes of any number": {
+			`{"a":"\\","b\\":"\\\"","\\\\@odata.nextLink":"https://x/api/a?\\"}`, `{"a":"\\","b\\":"\\\"","\\\\@odata.nextLink":"` + home + `/api/a?\\"}`,
+		},
 		"the second of two markers in a row is seen": {
 			`{"@odata.@odata.nextLink":"https://x/api/a"}`, `{"@odata.@odata.nextLink":"` + home + `/api/a"}`,
 		},
@@ -121,6 +144,10 @@ func TestReaderLeavesTheRestAlone(t *testing.T) {
 		"beta paths":                                       `{"@odata.context":"https://graph.microsoft.com/beta/$metadata"}`,
 		"the members' names in a value":                    `{"a":"@odata.nextLink","b":"\"@odata.nextLink\":\"https://x/api/a\""}`,
 		"a key spelt with escapes":                         `{"\u0040odata.nextLink":"https://x/api/a"}`,
+		"a link in the text of a comment":                  `{"comments":[{"comment":"see {\"@odata.nextLink\":\"https://x/api/a\"} and \\\"@odata.context\\\":\\\"https://x/api/b\\\""}]}`,
+		"a text that ends like a key, before another text": `["a@odata.nextLink","https://x/api/a",":","https://x/api/b"]`,
+		"a text that ends like a key and goes on escaped":  `{"a":"@odata.nextLink\":\"https://x/api/a"}`,
+		"members that are not among those promised":        `{"@odata.id":"https://x/api/a","@odata.editLink":"https://x/api/b","@odata.readLink":"https://x/api/c","a@odata.navigationLink":"https://x/api/d","a@odata.associationLink":"https://x/api/e"}`,
 		"links elsewhere":                                  `{"value":"https://x/api/a","webUrl":"https://security.microsoft.com/api/a"}`,
 		"a path that is longer than is looked at":          `{"@odata.nextLink":"https://x/api/` + strings.Repeat("a", maxHeld) + `"}`,
 		"a host that is longer than is looked at":          `{"@odata.nextLink":"https://` + strings.Repeat("a", maxHeld) + `/api"}`,
@@ -145,12 +172,42 @@ func TestReaderWithoutATargetChangesNothing(t *testing.T) {
 	}
 }
 
+// hosts are some that Microsoft's pages show, and some that nobody should write.
+var hosts = []string{
+	"api.securitycenter.microsoft.com", "API.SecurityCenter.Windows.COM", "wdatpprd-eus3.securitycenter.windows.com", "api-gov.securitycenter.microsoft.us", "us.api.security.microsoft.com.",
+	"xn--bcher-kva.example", "localhost", "127.0.0.1:8443", "[::1]", "[2001:db8::1%25eth0]:443", "graph.microsoft.com:443", "x:", "user:password@x", "a_b.example", "0x7f.1", "x:99999",
+}
+
+func TestEveryHostLeadsHome(t *testing.T) {
+	for _, base := range []string{home, "http://127.0.0.1:8080", "https://[::1]:8443", "https://corp.example/defender/t/contoso"} {
+		target := mustTarget(t, base)
+		for _, host := range hosts {
+			for _, scheme := range []string{"https", "http", "HTTPS"} {
+				for _, path := range []string{"/api/alerts?a=b", "/API/v1.0/Machines", "/v1.0/security/incidents?$skip=1#x"} {
+					link := scheme + "://" + host + path
+					escape := strings.NewReplacer("/", `\/`).Replace
+					if got, want := rewritten(t, `{"@odata.nextLink":"`+link+`"}`, target), `{"@odata.nextLink":"`+base+path+`"}`; got != want {
+						t.Errorf("got %s, want %s", got, want)
+					}
+					if got, want := rewritten(t, `{"@odata.nextLink":"`+escape(link)+`"}`, target), `{"@odata.nextLink":"`+base+escape(path)+`"}`; got != want {
+						t.Errorf("escaped: got %s, want %s", got, want)
+					}
+					if got, ok := Header(link, target); !ok || got != base+path {
+						t.Errorf("Header(%q): got %q, %v, want %q", link, got, ok, base+path)
+					}
+				}
+			}
+		}
+	}
+}
+
 func TestReaderKeepsALinkAtTheVeryLimit(t *testing.T) {
 	head := `@odata.nextLink":"https://x/api/`
 	for extra, want := range map[int]bool{-1: true, 0: true, 1: false} {
 		fill := strings.Repeat("a", maxHeld-len(head)-1+extra)
 		doc := `{"` + head + fill + `"}`
-		for _, src := range []io.Reader{strings.NewReader(doc), iotest.OneByteReader(strings.NewReader(doc))} {
+		split := len(doc) - 100
+		for _, src := range []io.Reader{strings.NewReader(doc), io.MultiReader(strings.NewReader(doc[:split]), iotest.OneByteReader(strings.NewReader(doc[split:])))} {
 			out, err := io.ReadAll(NewReader(src, mustTarget(t, home)))
 			if err != nil {
 				t.Fatal(err)

@@ -23,10 +23,11 @@ var members = []member{
 }
 
 // maxHeld bounds, in bytes, what is looked at to decide about one member: from
-// the marker to the end of the link's path. A member that needs more passes
-// untouched. The query, where long tokens live, is not looked at, so its length
-// does not matter.
-const maxHeld = 4 << 10
+// the marker to the end of the link's path. That is room for the longest path that
+// the proxy takes, 8 KiB, for a host, and for some hundred slashes that are escaped.
+// A member that needs more passes untouched. The query, where long tokens live, is
+// not looked at, so its length does not matter.
+const maxHeld = 10 << 10
 
 // verdict is what is known of a member. The zero value leaves it alone.
 type verdict int

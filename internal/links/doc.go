@@ -16,5 +16,8 @@
 // has to be unpacked before it comes here, and a rewritten one may be longer or
 // shorter than it was.
 //
-// Sealed download links are not built yet.
+// Download links are signed and lead to storage, so they are another matter: where an
+// operator wants them to lead through the proxy, NewDownloads finds them in an answer,
+// and a Sealer seals each into a link that opens nothing else, for nobody else, and
+// not for longer. Which hosts are storage is the caller's to know.
 package links

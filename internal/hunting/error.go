@@ -1,0 +1,72 @@
+package hunting
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+// MaxError is how much of an error's body is looked at, in bytes. A longer one has
+// no message that a person reads.
+const MaxError = 64 << 10
+
+// Error gives an answer of Graph's that is an error the shape of the older APIs
+// ({"error":{"code","message","target"}}). body is the plain body, whatever it is,
+// and id what Graph calls the request in its headers; both may be empty. The code is
+// one that the older APIs document where Graph's means the same, so that callers
+// find what they look for; the message is Graph's.
+func Error(status int, id string, body []byte) []byte {
+	var graph struct {
+		Error struct {
+			Code, Message string
+			InnerError    struct { // Graph's pages print innererror too
+				Code, Message string
+				RequestID     string `json:"request-id"`
+			}
+		}
+	}
+	if json.Unmarshal(body, &graph) != nil {
+		graph.Error.Code, graph.Error.Message = "", "" // of half a document
+	}
+	e := graph.Error
+	var old struct {
+		Error struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+			Target  string `json:"target"`
+		} `json:"error"`
+	}
+	old.Error.Code = code(status, e.Code)
+	old.Error.Message = cmp.Or(e.Message, e.InnerError.Message)
+	if old.Error.Message == "" {
+		old.Error.Message = strings.TrimSpace(fmt.Sprintf("Microsoft Graph answered %d %s", status, http.StatusText(status))) + " to the query and gave no reason."
+	}
+	old.Error.Target = cmp.Or(id, e.InnerError.RequestID)
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(old) // strings have a form
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+}
+
+// codes are those of learn.microsoft.com/defender-endpoint/api/common-errors, by
+// status where Graph's own says less.
+var codes = map[int]string{
+	http.StatusBadRequest: "BadRequest", http.StatusUnauthorized: "Unauthorized", http.StatusForbidden: "Forbidden",
+	http.StatusNotFound: "NotFound", http.StatusTooManyRequests: "TooManyRequests", http.StatusInternalServerError: "InternalServerError",
+}
+
+// code gives the old code for one of Graph's.
+func code(status int, graph string) string {
+	known, ok := codes[status]
+	switch {
+	case ok && status != http.StatusBadRequest:
+		return known
+	case graph == "" || strings.EqualFold(graph, "UnknownError") || strings.EqualFold(graph, "generalException"):
+		return cmp.Or(known, strings.ReplaceAll(http.StatusText(status), " ", ""), "Error")
+	}
+	return strings.ToUpper(graph[:1]) + graph[1:] // badRequest
+}

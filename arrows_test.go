@@ -15,6 +15,7 @@ var arrows = map[string][]string{
 	"policy":               nil,
 	"regions":              {"internal/redact"},
 	"internal/canon":       nil,
+	"internal/standin":     nil,
 	"internal/placeholder": nil,
 	"internal/hunting":     nil,
 	"internal/approval":    nil,

@@ -49,6 +49,7 @@ var homes = map[string][]string{
 	"cel.dev/cel-go/common/types":                                       {"internal/condition"},
 	"cel.dev/cel-go/common/types/ref":                                   {"internal/condition"},
 	"cel.dev/cel-go/ext":                                                {"internal/condition"},
+	"github.com/miekg/dns":                                              {"internal/egress"},
 	"github.com/coreos/go-systemd/v22/activation":                       {"internal/listen"},
 	"github.com/pires/go-proxyproto":                                    {"internal/listen"},
 	"golang.org/x/sys/unix":                                             {"internal/listen", "internal/egress"},

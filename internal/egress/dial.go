@@ -19,7 +19,10 @@ const deadPath = 15 * time.Second
 type dialer struct {
 	// tcp looks names up and dials. It tries the addresses of both families (RFC
 	// 8305) and reaches the second one in 300 ms when the first is silent.
-	tcp     net.Dialer
+	tcp net.Dialer
+	// names has the names that are looked up otherwise; nil: none are.
+	names   *resolver
+	loops   *loops
 	timeout time.Duration
 	// way gives the proxy between here and an address; nil: there is none.
 	way func(scheme, address string) *url.URL
@@ -29,16 +32,18 @@ type dialer struct {
 	alpn []string
 }
 
-func newDialer(timeout time.Duration, way func(string, string) *url.URL, c *tls.Config) *dialer {
-	return &dialer{
-		timeout: timeout, way: way, tls: c,
-		tcp: net.Dialer{
-			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: deadPath / 3, Interval: deadPath / 3, Count: 2},
-			Control: func(_, _ string, c syscall.RawConn) error {
-				return c.Control(func(fd uintptr) { giveUpAfter(fd, deadPath) })
-			},
+func newDialer(s Settings, way func(string, string) *url.URL, c *tls.Config) *dialer {
+	d := &dialer{timeout: s.ConnectTimeout, way: way, tls: c, names: newResolver(s), loops: &loops{own: s.Own, told: s.OnLoop}}
+	d.tcp = net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: deadPath / 3, Interval: deadPath / 3, Count: 2},
+		Control: func(_, address string, c syscall.RawConn) error {
+			if err := d.loops.check(address); err != nil {
+				return err
+			}
+			return c.Control(func(fd uintptr) { giveUpAfter(fd, deadPath) })
 		},
 	}
+	return d
 }
 
 // plain connects for http://.
@@ -73,7 +78,27 @@ func (d *dialer) reach(ctx context.Context, scheme, address string) (net.Conn, e
 			return d.tunnel(ctx, proxy, address)
 		}
 	}
-	return d.tcp.DialContext(ctx, "tcp", address)
+	return d.dial(ctx, address)
+}
+
+// dial connects to an address itself, unless it is one of our own.
+func (d *dialer) dial(ctx context.Context, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // a question that came too late is not waited for
+	var c net.Conn
+	if names := d.names.look(ctx, host); names != nil {
+		c, err = d.race(ctx, host, port, names)
+	} else {
+		c, err = d.tcp.DialContext(ctx, "tcp", address)
+	}
+	if loop, ok := errors.AsType[*LoopError](err); ok {
+		return nil, d.loops.tell(&LoopError{Host: host, Address: loop.Address})
+	}
+	return c, err
 }
 
 // handshake makes a connection secure, or closes it.

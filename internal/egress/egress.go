@@ -2,6 +2,10 @@
 // requests, probes and forwarded requests alike, so that a proxy of the network
 // and a certificate authority of one's own hold for all of them.
 //
+// What it sends never comes back: where Microsoft's names lead to this proxy for the
+// sake of its callers, names are looked up otherwise, and a host that turns out to be
+// the proxy itself, or another one like it, is refused.
+//
 // cmd makes it once; token, regions and proxy get it as an http.RoundTripper.
 package egress
 
@@ -10,6 +14,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"time"
@@ -32,6 +37,18 @@ type Settings struct {
 	// for each request under way costs less processor time here than streams do,
 	// and a lost packet, or a caller who reads slowly, holds up one request only.
 	HTTP2 bool
+	// Servers are DNS servers that are asked, in order, for the names that Hosts does
+	// not have, in place of this machine's hosts file and resolver; none: the machine
+	// looks them up. Names that a proxy of the network looks up are its business.
+	Servers []netip.AddrPort
+	// Hosts are the addresses of names, as they are: nobody is asked for those.
+	Hosts map[string][]netip.Addr
+	// Own gives the addresses that our own listeners are bound to; nil: none. No
+	// connection is made to them. It is called concurrently, and must be quick.
+	Own func() []netip.AddrPort
+	// OnLoop, if there is one, is called once a host and minute, from a request's
+	// goroutine, when a host turns out to lead back to this proxy.
+	OnLoop func(*LoopError)
 	// MaxAge is how long a connection gets new requests, give or take a tenth, while
 	// Run runs; 0 means ten minutes.
 	MaxAge time.Duration
@@ -81,7 +98,7 @@ func New(s Settings) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := newDialer(s.ConnectTimeout, way, &tls.Config{
+	d := newDialer(s, way, &tls.Config{
 		RootCAs:            roots,
 		MinVersion:         tls.VersionTLS12,
 		ClientSessionCache: tls.NewLRUClientSessionCache(sessions),
@@ -99,11 +116,11 @@ func New(s Settings) (*Transport, error) {
 
 // generation makes a transport without connections. Redirects are not followed,
 // for a transport follows none; bodies are not decompressed.
-func (t *Transport) generation() *http.Transport {
+func (t *Transport) generation() *watched {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(t.http2)
-	return &http.Transport{
+	return &watched{loops: t.dialer.loops, Transport: &http.Transport{
 		DialContext:            t.dialer.plain,
 		DialTLSContext:         t.dialer.secure,
 		MaxIdleConns:           16 * idlePerHost,
@@ -117,5 +134,5 @@ func (t *Transport) generation() *http.Transport {
 			SendPingTimeout:           pingAfter,
 			PingTimeout:               pingTimeout,
 		},
-	}
+	}}
 }

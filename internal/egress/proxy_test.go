@@ -258,7 +258,7 @@ func TestDirectGoesPastTheProxyAndKeepsNothing(t *testing.T) {
 	if _, _, err := get(t, tr, "https://example.com/"); err == nil || n.notes() != "CONNECT example.com:443" {
 		t.Errorf("%v; the proxy was asked for %q", err, n.notes())
 	}
-	direct, ok := tr.Direct().(*http.Transport)
+	direct, ok := tr.Direct().(*watched)
 	if !ok || !direct.DisableKeepAlives || direct.Proxy != nil {
 		t.Errorf("got %+v", direct)
 	}

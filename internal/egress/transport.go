@@ -20,7 +20,7 @@ type Transport struct {
 	http2  bool
 	maxAge time.Duration
 
-	current atomic.Pointer[http.Transport]
+	current atomic.Pointer[watched]
 
 	mu      sync.Mutex
 	retired []retired
@@ -28,7 +28,7 @@ type Transport struct {
 
 // retired is a generation that gets no new requests.
 type retired struct {
-	*http.Transport
+	*watched
 	since time.Time
 }
 
@@ -36,7 +36,7 @@ type retired struct {
 const maxRequest = time.Hour
 
 // RoundTrip sends one request. Its error is, or wraps, a *ProxyError where the
-// network's proxy is what failed.
+// network's proxy is what failed, and a *LoopError where the request led back here.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	g := t.current.Load()
 	resp, err := g.RoundTrip(r)
@@ -92,7 +92,7 @@ func (t *Transport) age() time.Duration { return t.maxAge*9/10 + rand.N(t.maxAge
 
 // renew lets next take over. What the requests before it still use they close
 // themselves; streams of HTTP/2 leave that to idleTimeout.
-func (t *Transport) renew(next *http.Transport) {
+func (t *Transport) renew(next *watched) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	kept := t.retired[:0]
@@ -112,7 +112,7 @@ func (t *Transport) renew(next *http.Transport) {
 // for what belongs to this machine, where a proxy of the network would ask its
 // own machine's.
 func (t *Transport) Direct() http.RoundTripper {
-	d := *t.dialer
+	d := *t.dialer                            // whose loops are the same
 	d.way, d.alpn = nil, []string{"http/1.1"} // HTTP/2 is for connections that are kept
 	g := (&Transport{dialer: &d}).generation()
 	g.DisableKeepAlives = true

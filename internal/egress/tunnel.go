@@ -52,7 +52,7 @@ const maxConnectHeader = 64 << 10
 // tunnel connects to an address through a proxy. All of its errors are of
 // *ProxyError.
 func (d *dialer) tunnel(ctx context.Context, proxy *url.URL, address string) (net.Conn, error) {
-	c, err := d.tcp.DialContext(ctx, "tcp", proxyAddress(proxy))
+	c, err := d.dial(ctx, proxyAddress(proxy))
 	if err == nil && proxy.Scheme == "https" {
 		c, err = d.handshake(ctx, c, proxyAddress(proxy), []string{"http/1.1"})
 	}

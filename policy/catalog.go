@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Catalog is a set of operations that can be searched by method and path. It is
@@ -22,13 +23,13 @@ type Catalog struct {
 // catalog; see Policy.AllowUnknown.
 const strayID = "unknown."
 
-// NewCatalog makes the catalog of Documented, Graph, our corrections of them,
+// NewCatalog makes the catalog of Documented, Graph, Seen, our corrections of them,
 // and the operator's additions. An addition whose id exists corrects that row:
 // what it leaves out stays. Every fault of the additions is reported, as one
 // *AdditionError each, joined.
 func NewCatalog(additions []Operation) (*Catalog, error) {
 	c := &Catalog{byID: make(map[string]*Operation), root: &node{}, stray: make(map[Service]*Operation)}
-	for _, op := range slices.Concat(Documented(), Graph()) {
+	for _, op := range slices.Concat(Documented(), Graph(), Seen()) {
 		c.put(&op)
 	}
 	for _, op := range mustParse("corrections.jsonl", corrections) {
@@ -62,6 +63,14 @@ func NewCatalog(additions []Operation) (*Catalog, error) {
 		}
 		if err := c.root.add(op); err != nil {
 			i := slices.IndexFunc(additions, func(a Operation) bool { return foldEqual(a.ID, op.ID) })
+			faults = append(faults, &AdditionError{Index: i, ID: op.ID, Err: err})
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	for i, op := range additions {
+		if err := c.succession(c.byID[fold(op.ID)]); err != nil {
 			faults = append(faults, &AdditionError{Index: i, ID: op.ID, Err: err})
 		}
 	}
@@ -116,6 +125,9 @@ func corrected(row *Operation, by Operation) *Operation {
 	op.Body = cmp.Or(by.Body, op.Body)
 	op.Notes = strings.TrimSpace(op.Notes + " " + by.Notes)
 	op.SASLinks = by.SASLinks || op.SASLinks
+	op.Deprecated = cmp.Or(by.Deprecated, op.Deprecated)
+	op.Sunset = cmp.Or(by.Sunset, op.Sunset)
+	op.Successor = cmp.Or(by.Successor, op.Successor)
 	return &op
 }
 
@@ -143,6 +155,11 @@ func validate(op *Operation) error {
 	}
 	if !Ours(op.Path) {
 		return fmt.Errorf("path %q begins with neither /api/ nor /v1.0/security/", op.Path)
+	}
+	for name, day := range map[string]string{"deprecated": op.Deprecated, "sunset": op.Sunset} {
+		if _, err := time.Parse(time.DateOnly, day); day != "" && err != nil {
+			return fmt.Errorf("%s %q is not a day such as 2027-02-01", name, day)
+		}
 	}
 	if len(op.Application)+len(op.Delegated) == 0 {
 		return errors.New("neither application nor delegated names a permission, so no token would be let through")

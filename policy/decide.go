@@ -126,11 +126,17 @@ func (p *Policy) Granted(op *Operation, g *Grants, s Situation) Decision {
 // Decide answers both halves: is op granted, and does the token permit it? It
 // does not allocate and may be called concurrently.
 func (p *Policy) Decide(op *Operation, g *Grants, s Situation, t *Permits) Decision {
+	return p.DecideSent(op, op, g, s, t)
+}
+
+// DecideSent is Decide for a request that is sent as another operation: is op
+// granted, and does the token permit what is sent?
+func (p *Policy) DecideSent(op, sent *Operation, g *Grants, s Situation, t *Permits) Decision {
 	d := p.Granted(op, g, s)
 	if d.Verdict == NotGranted {
 		return d
 	}
-	d.Unpermitted = !t.Allows(op)
+	d.Unpermitted = !t.Allows(sent)
 	switch {
 	case d.Unpermitted && (!p.ReportOnly || t == nil):
 		d.Verdict = MissingPermission

@@ -26,22 +26,23 @@ type Missing struct {
 	Clients []string `json:"clients"`
 }
 
-// Uses reports whether any of the groups is granted an operation of the
-// service.
-func (c *Catalog) Uses(s Service, groups []Grantee, at Situation) bool {
+// Uses reports whether any of the groups is granted an operation that is sent to
+// the service.
+func (c *Catalog) Uses(s Service, groups []Grantee, at Situation, sends Sends) bool {
 	return slices.ContainsFunc(c.rows, func(op *Operation) bool {
-		return op.Service == s && !op.stray() && slices.ContainsFunc(groups, func(g Grantee) bool { return g.Grants.Rule(op, at).Allow })
+		return !op.stray() && sends.as(op, s) != nil && slices.ContainsFunc(groups, func(g Grantee) bool { return g.Grants.Rule(op, at).Allow })
 	})
 }
 
-// Missing compares what groups are granted of a service with what a token
-// permits, and gathers what it lacks, by the permissions of which one is
-// wanted.
-func (c *Catalog) Missing(s Service, groups []Grantee, at Situation, t *Permits) []Missing {
+// Missing compares what groups are granted that is sent to a service with what a
+// token for it permits, and gathers what it lacks, by the permissions of which one
+// is wanted.
+func (c *Catalog) Missing(s Service, groups []Grantee, at Situation, sends Sends, t *Permits) []Missing {
 	var all []Missing
 	place := make(map[string]int)
 	for _, op := range c.rows {
-		if op.Service != s || op.stray() || t.Allows(op) {
+		sent := sends.as(op, s)
+		if sent == nil || op.stray() || t.Allows(sent) {
 			continue
 		}
 		var granted []string
@@ -53,7 +54,7 @@ func (c *Catalog) Missing(s Service, groups []Grantee, at Situation, t *Permits)
 		if granted == nil {
 			continue
 		}
-		needs := t.Needs(op)
+		needs := t.Needs(sent)
 		key := joined(needs, " ")
 		i, known := place[key]
 		if !known {

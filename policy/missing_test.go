@@ -37,7 +37,7 @@ func TestMissingTellsWhatIsGrantedAndNotPermitted(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var got []string
-			for _, m := range c.Missing(tc.service, tc.groups, Situation{}, tc.permits) {
+			for _, m := range c.Missing(tc.service, tc.groups, Situation{}, nil, tc.permits) {
 				got = append(got, joined(m.AnyOf, " ")+"|"+strings.Join(m.Operations, " ")+"|"+strings.Join(m.Clients, " "))
 			}
 			if s := strings.Join(got, ";"); s != tc.want {
@@ -45,7 +45,7 @@ func TestMissingTellsWhatIsGrantedAndNotPermitted(t *testing.T) {
 			}
 		})
 	}
-	if !c.Uses(ServiceMDE, []Grantee{soc}, Situation{}) || c.Uses(ServiceGraph, []Grantee{soc, script}, Situation{}) || c.Uses(ServiceMDE, nil, Situation{}) {
+	if !c.Uses(ServiceMDE, []Grantee{soc}, Situation{}, nil) || c.Uses(ServiceGraph, []Grantee{soc, script}, Situation{}, nil) || c.Uses(ServiceMDE, nil, Situation{}, nil) {
 		t.Error("the services in use are wrong")
 	}
 }
@@ -66,7 +66,7 @@ func TestMissingLeavesNothingOut(t *testing.T) {
 	}
 	var told []string
 	for _, s := range Services() {
-		for _, m := range c.Missing(s, []Grantee{{"all", g}}, Situation{}, c.Permits(nil, nil)) {
+		for _, m := range c.Missing(s, []Grantee{{"all", g}}, Situation{}, nil, c.Permits(nil, nil)) {
 			told = append(told, m.Operations...)
 		}
 	}

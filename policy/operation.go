@@ -86,6 +86,12 @@ type Operation struct {
 	Notes    string `json:"notes"`
 	// SASLinks says that the answer holds signed download links.
 	SASLinks bool `json:"sas_links"`
+	// Deprecated and Sunset are days (2026-02-06): since when Microsoft advises
+	// against the operation, and from when on it is gone; empty: it stays.
+	// Successor is the id of the operation that takes its place; see Sends.
+	Deprecated string `json:"deprecated"`
+	Sunset     string `json:"sunset"`
+	Successor  string `json:"successor"`
 
 	number int // the place in its catalog
 }
@@ -99,11 +105,17 @@ func Documented() []Operation { return mustParse("operations.jsonl", documented)
 // of the older APIs. The slice is the caller's.
 func Graph() []Operation { return mustParse("graph.jsonl", graph) }
 
+// Seen returns the operations that well-known clients call and that have no page of
+// their own: notes says who does. The slice is the caller's.
+func Seen() []Operation { return mustParse("seen.jsonl", seen) }
+
 var (
 	//go:embed catalog/operations.jsonl
 	documented []byte
 	//go:embed catalog/graph.jsonl
 	graph []byte
+	//go:embed catalog/seen.jsonl
+	seen []byte
 	//go:embed catalog/corrections.jsonl
 	corrections []byte
 )

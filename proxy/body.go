@@ -89,6 +89,9 @@ func (b *body) open() io.ReadCloser {
 	return io.NopCloser(b.stream)
 }
 
+// empty reports whether there is none.
+func (b *body) empty() bool { return b.keep && len(b.kept) == 0 }
+
 // complete reports whether the caller has sent the whole of it.
 func (b *body) complete() bool { return b.keep || b.caller.complete() }
 

@@ -47,7 +47,9 @@ type Exchange struct {
 	Target links.Target // where links in the answer lead
 
 	Tenant    *Tenant
-	Operation *policy.Operation
+	Operation *policy.Operation // that is asked for
+	Sent      *policy.Operation // that is sent in its place; nil: the same
+	File      string            // of a relayed download: host and path
 	Decision  policy.Decision
 	AsOf      time.Time // the moment that grants are judged for
 	Settled   bool      // the conditions of the grant were asked
@@ -65,6 +67,7 @@ type Exchange struct {
 	Arrived   int            // attempts that had a connection, so that some of them may have arrived, repeats with another token too
 	Waited    time.Duration  // because Microsoft asked for it
 	Renewed   bool           // the token was refused, and another one asked for
+	Retired   regions.Name   // that said that the operation is gone, so that its successor was asked; empty: none
 	Body      *body          // nil until the plan is made
 	Gone      bool           // the caller had left when the exchange ended
 	Status    int
@@ -99,10 +102,12 @@ func (x *Exchange) with(ctx context.Context) context.Context {
 func exchangeOf(r *http.Request) *Exchange { return r.Context().Value(exchangeKey{}).(*Exchange) }
 
 // base is what links lead to: the listener's public URL, or the scheme and the
-// accepted Host of the request, and the tenant's prefix if the caller used one.
+// accepted Host of the request, and the tenant's prefix if the caller used one. A
+// tool that calls a name of Microsoft's has it built in and trusts no other: its
+// links stay on that name.
 func (x *Exchange) base(host string) string {
 	base := x.Listener.publicURL
-	if base == "" {
+	if _, theirs := regions.MicrosoftHost(host); theirs || base == "" {
 		base = x.Listener.names.Scheme() + "://" + host
 	}
 	if x.Named != "" {
@@ -119,23 +124,27 @@ func (x *Exchange) region() regions.Name {
 	return x.Tried[len(x.Tried)-1]
 }
 
-// linkTarget is base for package links. Nearly all requests to a listener have
-// the same, so the newest is kept.
-func (x *Exchange) linkTarget(host string) (links.Target, error) {
+// linkTarget is base for package links, and whether the host is one of Microsoft's
+// for logging in. Nearly all requests to a listener have the same, so the newest is
+// kept.
+func (x *Exchange) linkTarget(host string) (target links.Target, login bool, err error) {
 	if last := x.Listener.target.Load(); last != nil && last.host == host && last.named == x.Named {
-		return last.target, nil
+		return last.target, last.login, nil
 	}
-	target, err := links.NewTarget(x.base(host))
-	if err == nil {
-		x.Listener.target.Store(&namedTarget{host, x.Named, target})
+	kind, _ := regions.MicrosoftHost(host)
+	login = kind == regions.LoginHost
+	if target, err = links.NewTarget(x.base(host)); err == nil {
+		x.Listener.target.Store(&namedTarget{host, x.Named, target, login})
 	}
-	return target, err
+	return target, login, err
 }
 
-// namedTarget is the Target of a Host and a tenant's prefix.
+// namedTarget is what there is to know of a Host, as it was written, and a tenant's
+// prefix.
 type namedTarget struct {
 	host, named string
 	target      links.Target
+	login       bool
 }
 
 // record gives the exchange in the words of the audit.
@@ -148,7 +157,7 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 		Address:   x.Address,
 		Via:       x.Via,
 		Method:    redact.Short(x.Method),
-		Path:      x.Path.String(),
+		Path:      concealed(x.Path.String()),
 		Rule:      x.Decision.Rule.Entry,
 		Region:    string(x.region()),
 		Attempts:  len(x.Tried),
@@ -160,9 +169,13 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 		UserAgent: redact.Short(r.UserAgent()),
 		Query:     redact.Query(x.Query),
 		Annotated: x.Annotated,
+		File:      x.File,
+	}
+	if x.Sent != nil && x.Sent != x.Operation {
+		rec.SentAs = x.Sent.ID
 	}
 	if rec.Path == "" {
-		rec.Path = redact.Short(cmp.Or(x.RawPath, rawPath(r.RequestURI))) // without a query or userinfo, which may hold a credential
+		rec.Path = redact.Short(concealed(cmp.Or(x.RawPath, rawPath(r.RequestURI)))) // without a query or userinfo, which may hold a credential
 	}
 	if x.Client != nil {
 		rec.Client = x.Client.Name
@@ -182,7 +195,9 @@ func (x *Exchange) record(event audit.Event, r *http.Request) audit.Record {
 	}
 	if len(x.Tried) > 0 {
 		rec.RegionReason = x.Choice
-		if first := x.Tried[0]; x.region() != first {
+		if first := x.Tried[0]; x.Retired != "" {
+			rec.RegionReason = string(x.Retired) + " answered that the operation is gone, so its successor was asked: " + x.Choice
+		} else if x.region() != first {
 			rec.RegionReason = "after " + string(first) + " failed, which came first: " + x.Choice
 		}
 	}
@@ -230,7 +245,7 @@ func (x *Exchange) reported() (codes []string, reason string) {
 	}
 	if x.Decision.Unpermitted {
 		codes = append(codes, string(MissingPermission))
-		reasons = append(reasons, "the token lacks "+oneOf(x.Permits.Needs(x.Operation))+", let pass by policy.claims: report")
+		reasons = append(reasons, "the token lacks "+oneOf(x.Permits.Needs(x.sent()))+", let pass by policy.claims: report")
 	}
 	return codes, strings.Join(reasons, "; ")
 }

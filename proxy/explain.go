@@ -63,8 +63,10 @@ type Explanation struct {
 	Method string `json:"method"`
 	Path   string `json:"path"`
 	// Sent is the path as it would go out, Tenant whose data, Operation and the
-	// next two what the catalog says.
+	// next two what the catalog says. SentAs is the operation that goes out in the
+	// place of one that Microsoft retires, empty: the same.
 	Sent      string         `json:"sent,omitempty"`
+	SentAs    string         `json:"sent_as,omitempty"`
 	Client    string         `json:"client"`
 	Tenant    string         `json:"tenant,omitempty"`
 	Operation string         `json:"operation,omitempty"`
@@ -129,6 +131,9 @@ func (p *Proxy) explanation(ctx context.Context, x *Exchange, q Question) Explan
 	if x.Decision.Ungranted {
 		said[0] = fmt.Sprintf("No entry grants it to client group %s, but grants: report of the group lets it pass", view.Client)
 	}
+	if x.bridged() {
+		said = append(said, fmt.Sprintf("it is sent to %s as %s", x.Sent.Service.Application(), x.Sent.ID))
+	}
 	if view.When != "" {
 		said = append(said, fmt.Sprintf("on the condition %s, which looks at the body: say which", view.When))
 	}
@@ -168,7 +173,11 @@ func (p *Proxy) wouldBe(ctx context.Context, x *Exchange, q Question, view *Expl
 		return err
 	}
 	op := x.Operation
-	view.Operation, view.Service, view.Class, view.Needs = op.ID, op.Service, op.Class, op.Application
+	x.Sent = p.sends(x.Tenant, op, x.AsOf)
+	view.Operation, view.Service, view.Class, view.Needs = op.ID, op.Service, op.Class, x.Sent.Application
+	if x.bridged() {
+		view.Sent, view.SentAs = x.Sent.Path, x.Sent.ID
+	}
 	view.Rules = x.Client.Grants.Trace(op, x.situation())
 	if q.Claims == nil {
 		_, x.Decision, err = p.decide(ctx, x)
@@ -177,8 +186,8 @@ func (p *Proxy) wouldBe(ctx context.Context, x *Exchange, q Question, view *Expl
 	}
 	view.Granted, view.Rule = x.Decision.Rule.Allow, x.Decision.Rule.Entry
 	if x.Permits != nil {
-		permitted := x.Permits.Allows(op)
-		view.Permitted, view.Needs, view.Holds = &permitted, x.Permits.Needs(op), x.Permits.Held()
+		permitted := x.Permits.Allows(x.Sent)
+		view.Permitted, view.Needs, view.Holds = &permitted, x.Permits.Needs(x.Sent), x.Permits.Held()
 	}
 	if err == nil {
 		err = p.wouldHold(x, q, view)

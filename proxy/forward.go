@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"defender-proxy/internal/egress"
+	"defender-proxy/internal/hunting"
 	"defender-proxy/policy"
 	"defender-proxy/regions"
 )
@@ -241,7 +242,10 @@ func public(err error) string {
 	var cert *tls.CertificateVerificationError
 	var dns *net.DNSError
 	var way *egress.ProxyError
+	var loop *egress.LoopError
 	switch {
+	case errors.As(err, &loop):
+		return "its name leads back to the proxy, this one or another like it; an operator sets its real address or a DNS server in egress.resolve"
 	case errors.As(err, &way) && way.Status != 0:
 		return way.Error()
 	case errors.As(err, &way):
@@ -263,8 +267,11 @@ func public(err error) string {
 // may answer with what it was sent.
 func withoutBytes(err error) error {
 	var timeout net.Error
+	if loop, ok := errors.AsType[*egress.LoopError](err); ok {
+		return loop
+	}
 	for _, known := range []error{
-		errNoAnswer, errNoConnection, errLost, errRefused, errSwitched, errFlooded, errEndless, context.Canceled, io.ErrUnexpectedEOF, io.EOF, net.ErrClosed,
+		errNoAnswer, errNoConnection, errLost, errRefused, errSwitched, errFlooded, errEndless, hunting.ErrShape, context.Canceled, io.ErrUnexpectedEOF, io.EOF, net.ErrClosed,
 		syscall.ECONNRESET, syscall.EPIPE, gzip.ErrHeader, gzip.ErrChecksum,
 	} {
 		if errors.Is(err, known) {

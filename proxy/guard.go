@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/textproto"
+	"strconv"
 	"strings"
 
 	"defender-proxy/internal/canon"
@@ -45,9 +46,13 @@ func (p *Proxy) guard(x *Exchange, r *http.Request) error {
 	if err := readTarget(x, r); err != nil {
 		return err
 	}
-	var err error
-	if x.Target, err = x.linkTarget(r.Host); err != nil {
+	target, login, err := x.linkTarget(r.Host)
+	if err != nil {
 		return &Refusal{Code: InvalidRequest, Message: fmt.Sprintf("The Host %q cannot stand in a link: it is a name or an address, and perhaps a port.", redact.Short(r.Host)), Err: err}
+	}
+	x.Target = target
+	if login && !p.isPlaceholder(x.Path) {
+		return notALogin(x, r)
 	}
 	return nil
 }
@@ -150,6 +155,10 @@ func readTarget(x *Exchange, r *http.Request) error {
 	}
 	raw, query, has := strings.Cut(withoutAuthority(target), "?")
 	path, err := canon.Parse(raw)
+	var faulty *canon.Error
+	if kept := concealed(raw); kept != raw && errors.As(err, &faulty) {
+		err = &canon.Error{Path: strconv.Quote(kept), Why: faulty.Why}
+	}
 	if err != nil {
 		return &Refusal{Code: InvalidPath, Message: "The " + err.Error() + ". Send it in its plain form.", Err: err}
 	}

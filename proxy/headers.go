@@ -87,24 +87,24 @@ var (
 	identityOnly = []string{"identity"}
 )
 
-// accepts reports whether Accept-Encoding names an encoding, or all, without
+// accepts reports whether Accept-Encoding names an encoding, or else all, without
 // forbidding it (RFC 9110, section 12.5.3).
 func accepts(values []string, encoding string) bool {
+	all := false
 	for _, v := range values {
 		for item := range strings.SplitSeq(v, ",") {
 			name, weight, _ := strings.Cut(item, ";")
-			name = asciiLower(strings.TrimSpace(name))
-			if name != encoding && name != "*" {
-				continue
+			q, weighted := strings.CutPrefix(strings.ReplaceAll(asciiLower(weight), " ", ""), "q=")
+			wanted := !weighted || strings.Trim(q, "0.") != ""
+			switch asciiLower(strings.TrimSpace(name)) {
+			case encoding:
+				return wanted
+			case "*":
+				all = wanted
 			}
-			weight = strings.ReplaceAll(asciiLower(weight), " ", "")
-			if q, ok := strings.CutPrefix(weight, "q="); ok && strings.Trim(q, "0.") == "" {
-				return false
-			}
-			return true
 		}
 	}
-	return false
+	return all
 }
 
 // clean takes from an answer's headers what belongs to Microsoft's own hop or

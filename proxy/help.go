@@ -13,7 +13,7 @@ import (
 // help is the page at /: what this caller may do, with lines to paste. Text for
 // curl, HTML for a browser.
 func (p *Proxy) help(w *answer, r *http.Request, x *Exchange) error {
-	page := helpPage{Base: x.base(r.Host), Client: x.Client.Name, Address: x.whence(), Version: p.Version}
+	page := helpPage{Base: x.base(r.Host), Client: x.Client.Name, Address: x.whence(), Version: p.Version, Login: p.PlaceholderToken}
 	t, err := p.tenant(x)
 	switch {
 	case err == nil:
@@ -68,6 +68,7 @@ type helpPage struct {
 	Others                                          []string
 	Classes                                         []helpClass
 	Hunts, Responds                                 bool // is granted some of the class
+	Login                                           bool // is answered with a placeholder
 }
 
 type helpClass struct {

@@ -88,9 +88,11 @@ func (p *Proxy) operations(w *answer, r *http.Request, x *Exchange) error {
 		Path    string         `json:"path"`
 		Service policy.Service `json:"service"`
 		Class   policy.Class   `json:"class"`
-		Granted bool           `json:"granted"`
-		When    string         `json:"when,omitempty"`  // the condition of the grant
-		Waits   bool           `json:"waits,omitempty"` // for a second person's approval
+		// SentAs is the operation that goes out in its place, whose permission is needed.
+		SentAs  string `json:"sent_as,omitempty"`
+		Granted bool   `json:"granted"`
+		When    string `json:"when,omitempty"`  // the condition of the grant
+		Waits   bool   `json:"waits,omitempty"` // for a second person's approval
 		// Permitted is null as long as there is no token to ask.
 		Permitted *bool               `json:"permitted"`
 		Needs     []policy.Permission `json:"needs"`
@@ -119,12 +121,19 @@ func (p *Proxy) operations(w *answer, r *http.Request, x *Exchange) error {
 		if query("granted") == "true" && !o.Granted || query("class") != "" && query("class") != string(op.Class) {
 			continue
 		}
-		if t != nil && t.Upstreams[op.Service] != nil {
-			u := t.Upstreams[op.Service]
+		sent := op
+		if t != nil {
+			sent = p.sends(t, op, x.Start)
+		}
+		if sent != op {
+			o.SentAs, o.Needs = sent.ID, sent.Application
+		}
+		if t != nil && t.Upstreams[sent.Service] != nil {
+			u := t.Upstreams[sent.Service]
 			if b, ok := u.Token.Current(); ok {
 				permits := u.permitsOf(b, p.Policy.Catalog)
-				permitted := permits.Allows(op)
-				o.Permitted, o.Needs = &permitted, permits.Needs(op)
+				permitted := permits.Allows(sent)
+				o.Permitted, o.Needs = &permitted, permits.Needs(sent)
 			}
 		}
 		rows = append(rows, o)

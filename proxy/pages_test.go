@@ -13,7 +13,7 @@ import (
 func TestHelpSaysWhatTheCallerMayDo(t *testing.T) {
 	w := newWorld(t, options{allow: []string{"read"}})
 	text := w.do("GET", "/", "")
-	for _, want := range []string{"client group local (127.0.0.1)", "tenant contoso", "curl '" + w.server.URL + "/api/alerts?$top=5'", "respond     0 of  11", "read       89 of  89"} {
+	for _, want := range []string{"client group local (127.0.0.1)", "tenant contoso", "curl '" + w.server.URL + "/api/alerts?$top=5'", "respond     0 of  11", "read       90 of  90"} {
 		if !strings.Contains(text.body, want) {
 			t.Errorf("%q is not in\n%s", want, text.body)
 		}
@@ -101,8 +101,8 @@ func TestOperationsListsWhatIsGrantedAndPermitted(t *testing.T) {
 		return m
 	}
 	all := list("")
-	if len(all) != 124 {
-		t.Errorf("%d operations, want 124", len(all))
+	if len(all) != 126 {
+		t.Errorf("%d operations, want 126", len(all))
 	}
 	if r := all["machines.isolate"]; !r.Granted || r.Permitted == nil || !*r.Permitted || r.Path != "/api/machines/{id}/isolate" {
 		t.Errorf("isolate is %+v", r)

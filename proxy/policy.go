@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"defender-proxy/internal/canon"
 	"defender-proxy/internal/condition"
 	"defender-proxy/internal/redact"
 	"defender-proxy/internal/token"
@@ -29,26 +30,28 @@ func (p *Proxy) operation(x *Exchange) (*policy.Operation, error) {
 			Allow:   wrong.Allow,
 		}
 	case errors.Is(err, policy.ErrUnknownPath):
-		return nil, &Refusal{Code: UnknownOperation, Message: unknownPath(x.Path.String()), Err: err}
+		return nil, &Refusal{Code: UnknownOperation, Message: p.unknownPath(x.Path), Err: err}
 	}
 	return nil, err
 }
 
 // unknownPath words what to do instead, by what the path looks like.
-func unknownPath(path string) string {
-	shown := redact.Short(path)
+func (p *Proxy) unknownPath(path canon.Path) string {
+	shown := redact.Short(concealed(path.String()))
 	switch {
-	case strings.HasPrefix(path, "/-/"):
+	case strings.HasPrefix(path.String(), "/-/"):
 		return shown + " is no page of the proxy. There are /, /-/whoami, /-/operations, /-/explain and /-/approvals; health and metrics are on the admin listener."
-	case strings.HasSuffix(path, "/oauth2/token"), strings.HasSuffix(path, "/oauth2/v2.0/token"):
-		return shown + " is where a tool would log in. No login is needed here: leave the token URL out, or give the tool any token; what it sends as Authorization is dropped."
+	case p.isPlaceholder(path) && p.PlaceholderToken: // only explain comes here
+		return shown + " is no operation: a tool logs in there, and the proxy answers it with a placeholder token, whoever asks with whatever secret. It is worth nothing; what a tool sends as Authorization is dropped."
+	case p.isPlaceholder(path):
+		return shown + " is where a tool would log in, and the answer to that is switched off. No login is needed here: leave the token URL out, or give the tool any token; what it sends as Authorization is dropped. For tools that insist, an operator sets placeholder_token: true in the proxy's configuration."
 	}
 	return shown + " is no path of Microsoft's that the proxy knows. GET /-/operations lists those; an operator adds others under policy.operations in the proxy's configuration."
 }
 
 // decide asks the two questions of policy: did the operator grant the operation
-// to this client group, and does the tenant's token permit it? The claims come
-// with the token, so the first no saves the wait for one.
+// to this client group, and does the tenant's token permit what is sent for it? The
+// claims come with the token, so the first no saves the wait for one.
 func (p *Proxy) decide(ctx context.Context, x *Exchange) (*token.Bearer, policy.Decision, error) {
 	d := p.Policy.Granted(x.Operation, x.Client.Grants, x.situation())
 	if d.Verdict == policy.NotGranted {
@@ -69,7 +72,7 @@ func (p *Proxy) decide(ctx context.Context, x *Exchange) (*token.Bearer, policy.
 // judge is policy's decision about the exchange with a token that permits this
 // much. The operator's half stands once its conditions were asked.
 func (p *Proxy) judge(x *Exchange, permits *policy.Permits) policy.Decision {
-	d := p.Policy.Decide(x.Operation, x.Client.Grants, x.situation(), permits)
+	d := p.Policy.DecideSent(x.Operation, x.sent(), x.Client.Grants, x.situation(), permits)
 	if x.Settled && d.Allowed() {
 		d = d.Settled(x.Decision.Rule, x.Decision.Ungranted)
 	}
@@ -84,7 +87,12 @@ func (p *Proxy) satisfy(x *Exchange, r *http.Request) error {
 		return nil
 	}
 	looked := false
-	parse := sync.OnceValues(func() (*condition.Body, error) { return x.Body.judged(r.Header) })
+	parse := sync.OnceValues(func() (*condition.Body, error) {
+		if x.Operation.Method == http.MethodGet && !x.Body.empty() {
+			return nil, errors.New("a GET has a body, which is not what is asked for")
+		}
+		return x.Body.judged(r.Header)
+	})
 	asked := condition.Request{
 		Method: x.Method, Path: x.Path.String(), Tenant: x.Tenant.Name, Client: x.Client.Name, Operation: x.Operation.ID,
 		Body: func() (*condition.Body, error) {
@@ -155,9 +163,9 @@ func (p *Proxy) waits(op *policy.Operation, at policy.Situation) bool {
 	return p.Approval != nil && p.Approval.Operations.Rule(op, at).Allow
 }
 
-// upstream is the service that the operation belongs to, as the tenant sees it;
-// nil where the tenant's cloud does not have it.
-func (x *Exchange) upstream() *Upstream { return x.Tenant.Upstreams[x.Operation.Service] }
+// upstream is the service that what is sent belongs to, as the tenant sees it; nil
+// where the tenant's cloud does not have it.
+func (x *Exchange) upstream() *Upstream { return x.Tenant.Upstreams[x.sent().Service] }
 
 // permitsOf works out what a bearer permits, once for each bearer.
 func (u *Upstream) permitsOf(b *token.Bearer, c *policy.Catalog) *policy.Permits {

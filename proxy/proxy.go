@@ -43,6 +43,14 @@ type Tenant struct {
 	// Unreachable may say why: an error of regions.Monitor.Pool.
 	Upstreams   map[policy.Service]*Upstream
 	Unreachable map[policy.Service]error
+	// Hunting says which API answers the older hunting calls; empty: the one that
+	// they name.
+	Hunting Hunting
+	// BlobHosts are the hosts that download links may name, as regions.Cloud has
+	// them.
+	BlobHosts []string
+
+	blobs blobHosts
 }
 
 // Upstream is a service as one tenant sees it.
@@ -154,6 +162,14 @@ type Deps struct {
 	Pages *regions.Pages
 	// ForwardHeaders are request headers to let through beyond the fixed list.
 	ForwardHeaders []string
+	// PlaceholderToken lets tools that insist on logging in have a token that is
+	// worth nothing. The zero value refuses.
+	PlaceholderToken bool
+	// Downloads relays download links; nil: they are left alone.
+	Downloads *Downloads
+	// Bridges remembers which older APIs are gone. It is shared by the snapshots of a
+	// process; nil: a new one.
+	Bridges *Bridges
 	// Version stands in the User-Agent of requests that have none.
 	Version string
 }
@@ -186,11 +202,15 @@ func New(d Deps) (*Proxy, error) {
 	if p.Pages == nil {
 		p.Pages = regions.NewPages()
 	}
+	if p.Bridges == nil {
+		p.Bridges = new(Bridges)
+	}
 	for i := range d.Tenants {
 		t := &d.Tenants[i]
 		if _, ok := p.tenants[t.Name]; ok {
 			return nil, fmt.Errorf("proxy: two tenants are called %s", t.Name)
 		}
+		t.blobs = newBlobHosts(t.BlobHosts)
 		p.tenants[t.Name] = t
 	}
 	all := make([]clients.Group, len(d.Clients))

@@ -32,6 +32,8 @@ const (
 	NotGranted        Code = "NotGranted"
 	MissingPermission Code = "MissingPermission"
 	NotApproved       Code = "NotApproved"
+	InvalidLink       Code = "InvalidLink"
+	LinkExpired       Code = "LinkExpired"
 	TokenUnavailable  Code = "TokenUnavailable"
 	RegionUnavailable Code = "RegionUnavailable"
 	InvalidAnswer     Code = "InvalidAnswer"
@@ -63,6 +65,8 @@ var codes = map[Code]struct {
 	NotGranted:        {http.StatusForbidden, "http_request_denied"},
 	MissingPermission: {http.StatusForbidden, "http_request_denied"},
 	NotApproved:       {http.StatusForbidden, "http_request_denied"},
+	InvalidLink:       {http.StatusNotFound, "http_request_denied"},
+	LinkExpired:       {http.StatusGone, "http_request_denied"},
 	TokenUnavailable:  {http.StatusServiceUnavailable, "destination_unavailable"},
 	RegionUnavailable: {http.StatusBadGateway, "destination_unavailable"},
 	InvalidAnswer:     {http.StatusBadGateway, "http_protocol_error"},
@@ -199,7 +203,11 @@ func conditionFailed(x *Exchange) *Refusal {
 
 // missingPermission words the token's no, before Microsoft is asked.
 func missingPermission(x *Exchange) *Refusal {
-	op, permits := x.Operation, x.Permits
+	op, permits := x.sent(), x.Permits
+	asked := x.Method + " " + op.Path
+	if x.bridged() {
+		asked = fmt.Sprintf("%s %s is sent to %s as %s %s (hunting: %s of tenant %s), which", x.Method, x.Operation.Path, op.Service.Application(), op.Method, op.Path, x.Tenant.Hunting, x.Tenant.Name)
+	}
 	needs, holds := permits.Needs(op), permits.Held()
 	kind := "application"
 	if permits.Delegated() {
@@ -213,8 +221,8 @@ func missingPermission(x *Exchange) *Refusal {
 	if len(holds) > 0 {
 		held = list(holds)
 	}
-	return refusal(MissingPermission, "%s %s needs %s; the token of tenant %s holds %s. %s",
-		x.Method, op.Path, oneOf(needs), x.Tenant.Name, held, policy.GrantAdvice(op.Service, x.Tenant.ClientID, kind))
+	return refusal(MissingPermission, "%s needs %s; the token of tenant %s holds %s. %s",
+		asked, oneOf(needs), x.Tenant.Name, held, policy.GrantAdvice(op.Service, x.Tenant.ClientID, kind))
 }
 
 func oneOf(needs []policy.Permission) string {
@@ -242,7 +250,7 @@ func list(permissions []policy.Permission) string {
 
 // unreachable words that a tenant's cloud or regions leave a service out.
 func unreachable(x *Exchange) *Refusal {
-	s := x.Operation.Service
+	s := x.sent().Service
 	r := &Refusal{Code: RegionUnavailable, Err: x.Tenant.Unreachable[s]}
 	if errors.Is(r.Err, regions.ErrNotAllowed) {
 		r.Message = fmt.Sprintf("Tenant %s may use no region in which %s has an endpoint. An operator adds one (global, for a service with one endpoint for the whole world) to regions.allow of the tenant in the proxy's configuration.", x.Tenant.Name, s.Application())

@@ -16,6 +16,7 @@ import (
 
 	"defender-proxy/internal/audit"
 	"defender-proxy/internal/clients"
+	"defender-proxy/internal/links"
 	"defender-proxy/policy"
 )
 
@@ -79,6 +80,15 @@ func TestEveryRefusalIsReached(t *testing.T) {
 		{name: "an approval of nobody", o: options{deps: twoPeople(t, nil)}, ask: func(w *world) *reply {
 			return w.isolate("m1", "X-Approval-Id", "A")
 		}, code: NotApproved, status: 403, words: []string{"There is no approval", "X-Approval-Id"}},
+		{name: "a link of nobody's", o: options{deps: func(d *Deps) { d.Downloads = NewDownloads([][]byte{downloadKey}) }},
+			ask: plain("GET", "/blob/AAAA"), code: InvalidLink, status: 404, words: []string{"Ask for the link again"}},
+		{name: "a link that is over", o: options{deps: func(d *Deps) { d.Downloads = NewDownloads([][]byte{downloadKey}) }}, ask: func(w *world) *reply {
+			sealed, err := w.proxy.Downloads.Sealer.Seal(links.Download{URL: "https://a.blob.example/f", Expires: time.Unix(0, 0)}, "contoso", "local")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return w.do("GET", blobPrefix+sealed, "")
+		}, code: LinkExpired, status: 410, words: []string{"1970-01-01T00:00:00Z", "Ask for the link again"}},
 		{name: "a token without any permission", o: options{roles: []string{}}, ask: plain("GET", "/api/alerts"), code: MissingPermission, status: 403,
 			words: []string{"one of Alert.Read.All, Alert.ReadWrite.All", "no permission at all"}},
 		{name: "a user's token where only applications are documented", o: options{scopes: []string{"Ti.ReadWrite"}}, ask: plain("DELETE", "/api/indicators/1"), code: MissingPermission, status: 403,

@@ -23,7 +23,7 @@ func (p *Proxy) order(ctx context.Context, x *Exchange) ([]regions.Endpoint, str
 	order, choice := pool.Choice()
 	if len(order) == 0 {
 		return nil, "", refusal(RegionUnavailable, "Tenant %s has no region for %s. An operator looks at regions of the tenant in the proxy's configuration.",
-			x.Tenant.Name, x.Operation.Service.Application())
+			x.Tenant.Name, x.sent().Service.Application())
 	}
 	if before, ok := p.before(x); ok && order[0].Region != before {
 		i := slices.IndexFunc(order, func(e regions.Endpoint) bool { return e.Region == before })
@@ -103,14 +103,25 @@ func withoutSkip(query string) (rest string, skips bool) {
 // hasParameter reports whether a raw query has a parameter, however its name is
 // written.
 func hasParameter(query, name string) bool {
+	_, ok := parameter(query, name)
+	return ok
+}
+
+// parameter gives the first value of a parameter in a raw query, however its name is
+// written, decoded where it can be. A semicolon belongs to the value.
+func parameter(query, name string) (value string, ok bool) {
 	for parameter := range strings.SplitSeq(query, "&") {
-		written, _, _ := strings.Cut(parameter, "=")
+		written, value, _ := strings.Cut(parameter, "=")
 		if len(written) < len(name) || len(written) > 3*len(name) {
 			continue
 		}
-		if plain, err := url.QueryUnescape(written); err == nil && asciiLower(plain) == name {
-			return true
+		if plain, err := url.QueryUnescape(written); err != nil || asciiLower(plain) != name {
+			continue
 		}
+		if plain, err := url.QueryUnescape(value); err == nil {
+			value = plain
+		}
+		return value, true
 	}
-	return false
+	return "", false
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"defender-proxy/internal/hunting"
 	"defender-proxy/internal/links"
 )
 
@@ -23,7 +24,7 @@ const maxWhole = 128 << 10
 // rewrite passes the answer on to the caller: its headers cleaned, its links
 // turned home, all else as it came.
 func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exchange) error {
-	if endless(resp) {
+	if r.Method != http.MethodHead && endless(resp) {
 		return brokeOff(errEndless)
 	}
 	if echoes(resp.Header, x.Bearer.Authorization()) {
@@ -38,28 +39,53 @@ func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exch
 		h[name] = values
 	}
 	h["Proxy-Status"] = []string{"defender-proxy; next-hop=" + string(x.region())}
+	p.retiring(h, x)
+	if x.bridged() {
+		if err := x.unbridge(h, resp.StatusCode); err != nil {
+			return err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return p.bridgedError(w, resp, x)
+		}
+	}
 
-	if !rewritable(resp.Header) || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified {
+	switch resp.StatusCode {
+	case http.StatusNoContent, http.StatusNotModified, http.StatusPartialContent: // a part's bytes were counted in the whole
+		return p.pass(w, resp.Body, resp.StatusCode, resp.ContentLength < 0)
+	}
+	if !rewritable(resp.Header) {
 		return p.pass(w, resp.Body, resp.StatusCode, resp.ContentLength < 0)
 	}
 	h.Del("Content-Length")
+	zipped := encoding(resp.Header) == "gzip"
+	pack := zipped && accepts(r.Header["Accept-Encoding"], "gzip")
+	if zipped && !pack {
+		h.Del("Content-Encoding") // upstream packs what nobody asked it to
+	}
 	if r.Method == http.MethodHead {
 		return p.pass(w, resp.Body, resp.StatusCode, false)
 	}
 	p.notePage(x, resp.StatusCode)
-	var turned io.Reader
-	if resp.Header.Get("Content-Encoding") == "gzip" {
+	turned := io.Reader(resp.Body)
+	if zipped {
 		plain, err := gzip.NewReader(resp.Body)
-		if err != nil {
+		switch {
+		case err == io.EOF: // there is nothing, which some say gzip of
+			h.Del("Content-Encoding")
+			zipped, pack = false, false
+		case err != nil:
 			return brokeOff(err)
+		default:
+			turned = plain
 		}
-		packed := newPacked(p.linked(plain, x))
+	}
+	turned = p.turn(turned, x)
+	if pack {
+		packed := newPacked(turned)
 		defer packed.release()
 		turned = packed
-	} else {
-		turned = p.linked(resp.Body, x)
 	}
-	if resp.ContentLength < 0 || resp.ContentLength > maxWhole {
+	if resp.ContentLength < 0 || resp.ContentLength > maxWhole || zipped && !pack { // nobody knows what that unpacks to
 		return p.pass(w, turned, resp.StatusCode, resp.ContentLength < 0)
 	}
 	whole := wholes.Get().(*bytes.Buffer)
@@ -74,6 +100,14 @@ func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exch
 	}
 	h["Content-Length"] = []string{strconv.Itoa(whole.Len())}
 	return p.pass(w, whole, resp.StatusCode, false)
+}
+
+// turn gives the plain body of an answer as the caller gets it.
+func (p *Proxy) turn(src io.Reader, x *Exchange) io.Reader {
+	if x.bridged() {
+		return hunting.NewReader(src, shapes[x.Operation.ID], x.FirstByte-x.Waited)
+	}
+	return p.relayed(p.linked(src, x), x)
 }
 
 // linked turns the links of a document home, and remembers for the link to the
@@ -137,116 +171,22 @@ func rewritable(h http.Header) bool {
 	if kind = asciiLower(strings.TrimSpace(kind)); kind != "application/json" && !strings.HasSuffix(kind, "+json") {
 		return false
 	}
-	switch h.Get("Content-Encoding") {
+	switch encoding(h) {
 	case "", "identity", "gzip":
 		return true
 	}
 	return false
 }
 
-// packedReader reads src compressed. Memory is constant, whatever the ratio of
-// what it reads is.
-type packedReader struct {
-	src io.Reader
-	gz  *gzip.Writer
-	out bytes.Buffer
-	buf [16 << 10]byte
-	err error
-}
-
-// packedReaders compress with the quickest level: what comes is compressed only
-// to be sent over a local network.
-var packedReaders = sync.Pool{New: func() any {
-	r := new(packedReader)
-	r.gz, _ = gzip.NewWriterLevel(&r.out, gzip.BestSpeed) // the level exists
-	return r
-}}
-
-func newPacked(src io.Reader) *packedReader {
-	r := packedReaders.Get().(*packedReader)
-	r.src, r.err = src, nil
-	r.out.Reset()
-	r.gz.Reset(&r.out)
-	return r
-}
-
-// release gives the reader back. It must not be read any more.
-func (r *packedReader) release() {
-	r.src = nil
-	packedReaders.Put(r)
-}
-
-func (r *packedReader) Read(p []byte) (int, error) {
-	for r.out.Len() == 0 && r.err == nil {
-		n, err := r.src.Read(r.buf[:])
-		if _, werr := r.gz.Write(r.buf[:n]); werr != nil {
-			err = werr
-		}
-		switch {
-		case err == io.EOF:
-			r.err = err
-			if cerr := r.gz.Close(); cerr != nil {
-				r.err = cerr
-			}
-		case err != nil:
-			r.err = err // without its end the stream cannot look complete
-		case n < len(r.buf):
-			_ = r.gz.Flush() // into memory: it cannot fail
-		}
+// encoding names the encoding of an answer, gzip by that one of its two names
+// (RFC 9110, section 8.4.1); several are none that is known.
+func encoding(h http.Header) string {
+	name := asciiLower(strings.TrimSpace(strings.Join(h["Content-Encoding"], ",")))
+	if name == "x-gzip" {
+		return "gzip"
 	}
-	if r.out.Len() > 0 {
-		return r.out.Read(p)
-	}
-	return 0, r.err
+	return name
 }
-
-// pass sends status and body. flush sends each piece at once, for answers of
-// which nobody knows when they end; of others as much as the buffer holds goes
-// out in one piece. The status goes out with the first piece, so that an answer
-// that fails at once can still be refused.
-func (p *Proxy) pass(w *answer, src io.Reader, status int, flush bool) error {
-	conn := http.NewResponseController(w.ResponseWriter)
-	buf := buffers.Get().(*[64 << 10]byte)
-	defer buffers.Put(buf)
-	for {
-		n, err := fill(src, buf[:], flush)
-		if err != nil && err != io.EOF {
-			return brokeOff(err)
-		}
-		_ = conn.SetWriteDeadline(time.Now().Add(p.Limits.BodyIdle)) // not every connection has deadlines
-		if !w.started {
-			w.WriteHeader(status)
-		}
-		if n > 0 {
-			if _, werr := w.Write(buf[:n]); errors.Is(werr, http.ErrBodyNotAllowed) {
-				return nil // a status that has no body
-			} else if werr != nil {
-				return &Refusal{Code: clientGone, Message: "The caller left during the answer, or read too slowly.", Err: werr}
-			}
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if flush {
-			_ = conn.Flush()
-		}
-	}
-}
-
-// fill reads once, or until the buffer is full.
-func fill(src io.Reader, buf []byte, once bool) (n int, err error) {
-	if once {
-		return src.Read(buf)
-	}
-	for n < len(buf) && err == nil {
-		var m int
-		m, err = src.Read(buf[n:])
-		n += m
-	}
-	return n, err
-}
-
-var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 // answered adds to the failure of an answer what it means for a write: that it was
 // most likely carried out, so that nobody takes a 502 for leave to repeat it.

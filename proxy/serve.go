@@ -55,6 +55,7 @@ func (p *Proxy) serve(w *answer, r *http.Request, x *Exchange) (err error) {
 	if x.Operation, err = p.operation(x); err != nil {
 		return err
 	}
+	x.Sent = p.sends(x.Tenant, x.Operation, x.AsOf)
 	if x.Bearer, x.Decision, err = p.decide(ctx, x); err != nil {
 		return err
 	}
@@ -98,7 +99,7 @@ func (p *Proxy) serve(w *answer, r *http.Request, x *Exchange) (err error) {
 	if err = p.announce(x, r); err != nil {
 		return err
 	}
-	if resp, err = p.forward(ctx, x, plan); err != nil {
+	if resp, err = p.send(ctx, x, plan); err != nil {
 		return err
 	}
 	plan.body.hasten()
@@ -198,7 +199,12 @@ func (p *Proxy) run(w *answer, r *http.Request, x *Exchange) (err error) {
 		return err
 	}
 	defer leave()
-	if policy.Ours(x.Path.String()) {
+	switch {
+	case p.isPlaceholder(x.Path):
+		return p.placeholder(w, r, x)
+	case isDownload(x.Path):
+		return p.download(w, r, x)
+	case policy.Ours(x.Path.String()):
 		return p.serve(w, r, x) // the way of nearly all, without mux's copies of the request
 	}
 	r = r.WithContext(x.with(r.Context()))

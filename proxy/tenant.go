@@ -26,7 +26,7 @@ func (p *Proxy) tenant(x *Exchange) (*Tenant, error) {
 	}
 	choice := "An operator names its tenants under tenants of the group in the proxy's configuration."
 	if len(mine) > 0 {
-		choice = fmt.Sprintf("Put one before the path, as in /t/%s%s; there are: %s.", mine[0], x.Path, redact.Short(strings.Join(mine, ", ")))
+		choice = fmt.Sprintf("Put one before the path, as in /t/%s%s; there are: %s.", mine[0], concealed(x.Path.String()), redact.Short(strings.Join(mine, ", ")))
 	}
 	switch {
 	case x.Named != "":

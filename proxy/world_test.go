@@ -59,6 +59,7 @@ type options struct {
 	regions     []regions.Name // us and eu when nil
 	tls         bool           // the listener speaks TLS, and HTTP/2
 	life        int            // of tokens, in seconds; an hour when 0
+	graph       bool           // Microsoft Graph is there too
 }
 
 var allRoles = []string{"Alert.Read.All", "Machine.Read.All", "Machine.Isolate", "Ti.ReadWrite.All", "AdvancedQuery.Read.All", "Library.Manage", "Incident.Read.All"}
@@ -116,13 +117,18 @@ func newWorld(t *testing.T, o options) *world {
 		Name: "lab", Authority: w.entra.server.URL,
 		Endpoints: map[regions.Service]map[regions.Name]string{"mde": endpoints, "xdr": endpoints},
 	}
+	services := []policy.Service{"mde", "xdr"}
+	if o.graph {
+		cloud.Endpoints["graph"] = endpoints
+		services = append(services, "graph")
+	}
 	for i, name := range o.tenants {
 		id := tenant.ID(fmt.Sprintf("11111111-1111-1111-1111-%012d", i+1))
 		built := Tenant{
 			Tenant: tenant.Tenant{Name: name, ID: id, Cloud: "lab"}, ClientID: clientID,
 			Upstreams: make(map[policy.Service]*Upstream),
 		}
-		for _, s := range []policy.Service{"mde", "xdr"} {
+		for _, s := range services {
 			pool, err := monitor.Pool(cloud, regions.Service(s), nil, "")
 			if err != nil {
 				t.Fatal(err)

@@ -135,6 +135,8 @@ func (p *parts) tenant(t config.Tenant, cloud regions.Cloud) (proxy.Tenant, erro
 	built := proxy.Tenant{
 		Tenant:      tenant.Tenant{Name: t.Name, ID: t.ID, Cloud: t.Cloud, Regions: t.Regions.Allow, Prefer: prefer},
 		ClientID:    t.Credential.ClientID,
+		Hunting:     proxy.Hunting(t.Hunting),
+		BlobHosts:   cloud.BlobHosts,
 		Upstreams:   make(map[policy.Service]*proxy.Upstream),
 		Unreachable: make(map[policy.Service]error),
 	}
@@ -167,7 +169,10 @@ const bodyIdle = time.Minute
 // are counted against limits.max_in_flight by the snapshot that they began with.
 func (p *parts) listen() error {
 	cfg := p.config
-	var err error
+	downloads, err := p.downloads()
+	if err != nil {
+		return err
+	}
 	p.proxy, err = proxy.New(proxy.Deps{
 		Policy: &policy.Policy{
 			Catalog:      p.catalog,
@@ -195,8 +200,12 @@ func (p *parts) listen() error {
 		},
 		RepeatHunting:  cfg.Regions.RepeatHunting,
 		Pages:          p.pages,
+		Bridges:        p.bridges,
 		ForwardHeaders: cfg.ForwardHeaders,
-		Version:        buildVersion(),
+		Downloads:      downloads,
+
+		PlaceholderToken: cfg.PlaceholderToken,
+		Version:          buildVersion(),
 	})
 	if err != nil {
 		return err
@@ -211,6 +220,21 @@ func (p *parts) listen() error {
 		p.handlers = append(p.handlers, h)
 	}
 	return nil
+}
+
+// downloads makes the relay of download links, nil where it is off.
+func (p *parts) downloads() (*proxy.Downloads, error) {
+	if !p.config.Relay.Downloads {
+		return nil, nil
+	}
+	keys, err := p.config.Relay.SealingKeys(p.env)
+	if err != nil {
+		return nil, err
+	}
+	if len(keys) == 0 {
+		keys = [][]byte{p.sealing}
+	}
+	return proxy.NewDownloads(keys), nil
 }
 
 // connect gives every tenant the sources of its tokens. A live source serves the
@@ -293,7 +317,7 @@ func (p *parts) admin(clouds map[string]regions.Cloud) *admin.View {
 		account := p.accounts[t.Name]
 		row := admin.Tenant{
 			Name: t.Name, ID: string(t.ID), ClientID: t.ClientID, Cloud: t.Cloud,
-			Impaired: impaired[t.Name], LeftOut: make(map[policy.Service]string),
+			Impaired: impaired[t.Name], LeftOut: make(map[policy.Service]string), Sends: p.proxy.Sends(t.Name),
 		}
 		if account.ClientID != "" {
 			row.ConsentURL = account.ConsentURL()

@@ -57,6 +57,7 @@ Exits with 1 when anything is wrong.`,
 				cancel()
 				wait() // a credential notes what became of its proofs after callers have the token
 				r.Tenants = p.checkTenants(tenant)
+				r.Warnings = append(r.Warnings, p.ledBack()...)
 			}
 			return c.report(r, output)
 		},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -19,25 +20,30 @@ import (
 	"defender-proxy/internal/egress"
 	"defender-proxy/internal/token"
 	"defender-proxy/internal/usage"
+	"defender-proxy/proxy"
 	"defender-proxy/regions"
 )
 
-// core is what outlasts a reload: tokens, what is known of regions and pages,
-// secrets of vaults, warm connections, counts, calls that wait for approval.
+// core is what outlasts a reload: tokens, what is known of regions, pages and APIs
+// that are gone, secrets of vaults, warm connections, counts, calls that wait for approval, and the
+// key of download links where the configuration has none.
 type core struct {
 	// file is the configuration's, for remedies; empty where there is none.
 	file      string
 	env       func(string) (string, bool)
 	log       zerolog.Logger
 	transport *egress.Transport
+	own       *own
 	tokens    *token.Engine
 	monitor   *regions.Monitor
 	pages     *regions.Pages
+	bridges   *proxy.Bridges
 	vault     *credential.Vault
 	audit     *audit.Log
 	metrics   *admin.Metrics
 	usage     *usage.Counter
 	approvals *approval.Store
+	sealing   []byte
 }
 
 // Observe counts a request, for the metrics and for the report of what is used.
@@ -50,11 +56,13 @@ func (c *core) Observe(r *audit.Record) {
 // nothing read but ca_file.
 func newCore(cfg *config.Config, file string, env func(string) (string, bool), log zerolog.Logger, record *audit.Log) (*core, error) {
 	c := &core{
-		file: file, env: env, log: log, pages: regions.NewPages(), audit: record, metrics: admin.NewMetrics(buildVersion()),
-		usage: usage.New(), approvals: approval.New(),
+		file: file, env: env, log: log, pages: regions.NewPages(), bridges: new(proxy.Bridges), audit: record, metrics: admin.NewMetrics(buildVersion()),
+		usage: usage.New(), approvals: approval.New(), sealing: make([]byte, 32),
 	}
+	_, _ = rand.Read(c.sealing) // it never fails
+	c.own = ownOf(cfg)
 	var err error
-	if c.transport, err = outbound(cfg); err != nil {
+	if c.transport, err = outbound(cfg, c.own.list, c.loops); err != nil {
 		return nil, err
 	}
 	c.tokens = token.New(token.Options{Transport: c.transport, Log: log, Concurrency: cfg.Limits.TokenConcurrency})

@@ -95,7 +95,7 @@ func TestTheTransportIsTheConfiguredOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := outbound(cfg)
+		out, err := outbound(cfg, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -189,6 +189,7 @@ func explanationTable(c *cli, e proxy.Explanation) error {
 	add("operation", e.Operation)
 	add("class", string(e.Class))
 	add("service", string(e.Service))
+	add("goes out as", e.SentAs)
 	add("client group", e.Client)
 	if e.Tenant != nobody {
 		add("tenant", e.Tenant)

@@ -15,7 +15,6 @@ import (
 	"defender-proxy/internal/audit"
 	"defender-proxy/internal/config"
 	"defender-proxy/internal/credential"
-	"defender-proxy/internal/egress"
 	"defender-proxy/policy"
 	"defender-proxy/regions"
 )
@@ -138,13 +137,6 @@ func (c *cli) loginOptions(cfg *config.Config, file string, t config.Tenant, flo
 		}
 	}
 	return o, nil
-}
-
-// outbound makes the transport of the configuration.
-func outbound(cfg *config.Config) (*egress.Transport, error) {
-	return egress.New(egress.Settings{
-		Proxy: cfg.Egress.Proxy.URL(), CAFile: cfg.Egress.CAFile, ConnectTimeout: cfg.Regions.ConnectTimeout, HTTP2: cfg.Egress.HTTP2,
-	})
 }
 
 // signIn lets a person sign in and keeps what that brings.

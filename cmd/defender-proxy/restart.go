@@ -55,6 +55,10 @@ func (s initial) hold(next, inForce *config.Config) (held *config.Config, keys [
 		h.keys = append(h.keys, "egress.ca_file")
 	}
 	hold(&h, "egress.ca_file", &c.Egress.CAFile, s.Egress.CAFile)
+	if !reflect.DeepEqual(c.Egress.Resolve, s.Egress.Resolve) {
+		h.keys = append(h.keys, "egress.resolve")
+		c.Egress.Resolve = s.Egress.Resolve
+	}
 	hold(&h, "audit.file", &c.Audit.File, s.Audit.File)
 	hold(&h, "audit.max_bytes", &c.Audit.MaxBytes, s.Audit.MaxBytes)
 	hold(&h, "audit.keep", &c.Audit.Keep, s.Audit.Keep)

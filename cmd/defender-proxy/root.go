@@ -36,7 +36,7 @@ Try it without an account:   defender-proxy demo`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(c.serve(), c.demo(), c.simulate(), c.check(), c.audit(), c.login(), c.consentURL(), c.explain(), c.policy(), c.operations(), c.token(), c.regions(), c.usage(), c.version())
+	root.AddCommand(c.serve(), c.demo(), c.simulate(), c.check(), c.audit(), c.login(), c.consentURL(), c.explain(), c.policy(), c.operations(), c.token(), c.regions(), c.standIn(), c.usage(), c.version())
 	root.CompletionOptions.HiddenDefaultCmd = false
 	return root
 }

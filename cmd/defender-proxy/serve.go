@@ -117,6 +117,7 @@ func runProxy(ctx context.Context, r running) error {
 	if err != nil {
 		return err
 	}
+	s.own.bound(servers)
 
 	// net/http's transport tells the standard logger of answers that nobody asked
 	// for, and quotes them; they may hold what must not be in a log.
@@ -242,11 +243,21 @@ func (s *service) bind(ctx context.Context) (servers []*server, where addresses,
 	if err != nil {
 		return servers, where, err
 	}
-	where.admin = open("operator", s.settings(cfg.Admin.Address, cfg.Admin.Socket), h)
+	where.admin = open("operator", s.settings(cfg.Admin.Address, cfg.Admin.Socket), named(h))
 	if names := listen.Unclaimed(); len(names) > 0 {
 		s.log.Warn().Strs("names", names).Msg("systemd passed sockets that no listener takes with systemd:NAME; who connects to them waits in vain")
 	}
 	return servers, where, errors.Join(faults...)
+}
+
+// named has the operator's pages say whose they are, as all other answers of the
+// proxy's own do: a proxy that calls them by mistake, because a name of Microsoft's
+// leads there, shall know it.
+func named(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Proxy-Status", "defender-proxy")
+		h.ServeHTTP(w, r)
+	})
 }
 
 // settings are what all listeners have in common.

@@ -122,11 +122,11 @@ clouds:
 			fmt.Fprintf(&b, "        %s: %s\n", r, sim.Endpoint(r))
 		}
 	}
-	b.WriteString(`    audiences:
+	fmt.Fprintf(&b, `    audiences:
       mde: https://api.securitycenter.microsoft.com
       xdr: https://api.security.microsoft.com
       graph: https://graph.microsoft.com
-    blob_hosts: [127.0.0.1]
-`)
+    blob_hosts: ["%s"]
+`, strings.TrimPrefix(sim.BlobURL(), "https://"))
 	return b.String()
 }

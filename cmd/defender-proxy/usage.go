@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -241,6 +242,9 @@ func usageText(w io.Writer, r admin.UsageReport) error {
 	if r.Missed > 0 {
 		fmt.Fprintf(w, "%d requests could not be told apart and are not in it.\n", r.Missed)
 	}
+	if err := retiringText(w, r.Retiring); err != nil {
+		return err
+	}
 	for _, c := range r.Clients {
 		if err := clientText(w, c); err != nil {
 			return err
@@ -253,6 +257,28 @@ func usageText(w io.Writer, r admin.UsageReport) error {
 		}
 	}
 	return nil
+}
+
+// retiringText lists who calls what Microsoft retires.
+func retiringText(w io.Writer, all []admin.RetiringUsage) error {
+	if len(all) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w, "\nMicrosoft retires these operations, and they are still called:")
+	rows := [][]string{{"  OPERATION", "GONE FROM", "IN ITS PLACE", "CLIENT GROUP", "TENANT", "CALLS", "BRIDGED", "REFUSED", "LAST (UTC)"}}
+	for _, op := range all {
+		for _, c := range op.Clients {
+			last := "-"
+			if !c.Last.IsZero() {
+				last = c.Last.UTC().Format(time.DateTime)
+			}
+			rows = append(rows, []string{
+				"  " + op.Operation, cmp.Or(op.Sunset, "-"), cmp.Or(op.Successor, "-"), c.Client, c.Tenant,
+				strconv.FormatInt(c.Count, 10), strconv.FormatInt(c.Bridged, 10), strconv.FormatInt(c.Refused, 10), last,
+			})
+		}
+	}
+	return table(w, rows)
 }
 
 func clientText(w io.Writer, c admin.ClientUsage) error {

@@ -97,12 +97,12 @@ func ofOneService(aadsts int) bool {
 	return aadsts == 65001 || aadsts == 500011 || aadsts == 650052
 }
 
-// wanted lists the services of a tenant that client groups are granted something
-// of, or all where that is none.
+// wanted lists the services of a tenant to which something is sent that client
+// groups are granted, or all where that is none.
 func (p *parts) wanted(t proxy.Tenant) []policy.Service {
 	var list []policy.Service
 	for _, s := range services(t) {
-		if p.catalog.Uses(s, p.view.Grantees(t.Name), policy.Situation{Tenant: t.Name, Now: time.Now()}) {
+		if p.catalog.Uses(s, p.view.Grantees(t.Name), policy.Situation{Tenant: t.Name, Now: time.Now()}, p.proxy.Sends(t.Name)) {
 			list = append(list, s)
 		}
 	}

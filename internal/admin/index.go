@@ -34,6 +34,7 @@ type dashboard struct {
 	Approvals bool
 	Pending   int
 	Usage     []usageLine
+	Retiring  []RetiringUsage
 	Since     time.Time
 	Reload    bool
 }
@@ -95,7 +96,9 @@ func (p *pages) dashboard(now time.Time) dashboard {
 	}
 	if p.Usage != nil {
 		d.Since, _, _ = p.Usage.Span()
-		for _, c := range view.Usage(p.Usage.Counts(), now).Clients {
+		report := view.Usage(p.Usage.Counts(), now)
+		d.Retiring = report.Retiring
+		for _, c := range report.Clients {
 			row := usageLine{Client: c.Client, Used: c.Used, Granted: c.Granted}
 			for _, u := range c.Unused {
 				row.Unused = append(row.Unused, u.Entry)

@@ -150,7 +150,7 @@ var (
 )
 
 func (s state) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{tokenExpires, tokenAge, tokenFetches, tenantReady, credentialExpires, regionLatency, regionSurplus, regionUp, regionChosen} {
+	for _, d := range []*prometheus.Desc{tokenExpires, tokenAge, tokenFetches, tenantReady, credentialExpires, regionLatency, regionSurplus, regionUp, regionChosen, retiringRequests} {
 		ch <- d
 	}
 	for _, d := range auditDescs {
@@ -163,6 +163,7 @@ func (s state) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	s.collectAudit(ch)
+	s.collectRetiring(ch)
 	now := time.Now()
 	for _, t := range s.sources.View().Tenants {
 		ready := 0.0

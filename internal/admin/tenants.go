@@ -105,7 +105,7 @@ func (v *View) Report(t Tenant, now time.Time) TenantReport {
 	}
 	groups := v.Grantees(t.Name)
 	for _, s := range policy.Services() {
-		granted := v.Catalog != nil && v.Catalog.Uses(s, groups, policy.Situation{Tenant: t.Name, Now: now})
+		granted := v.Catalog != nil && v.Catalog.Uses(s, groups, policy.Situation{Tenant: t.Name, Now: now}, t.Sends)
 		if i := slices.IndexFunc(t.Access, func(a Access) bool { return a.Service == s }); i >= 0 {
 			st := t.Access[i].Token.State()
 			out.Credential = credentialReport(st.Credential, now)
@@ -170,7 +170,7 @@ func (v *View) service(t Tenant, a Access, st token.State, groups []policy.Grant
 	if permits.Delegated() {
 		kind = "delegated"
 	}
-	for _, m := range v.Catalog.Missing(a.Service, groups, policy.Situation{Tenant: t.Name, Now: time.Now()}, permits) {
+	for _, m := range v.Catalog.Missing(a.Service, groups, policy.Situation{Tenant: t.Name, Now: time.Now()}, t.Sends, permits) {
 		out.Missing = append(out.Missing, MissingReport{m, policy.GrantAdvice(a.Service, t.ClientID, kind)})
 	}
 	return out

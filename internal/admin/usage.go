@@ -23,6 +23,8 @@ type UsageReport struct {
 	Missed  int64         `json:"missed,omitempty"`
 	Clients []ClientUsage `json:"clients"`
 	Tenants []TenantUsage `json:"tenants"`
+	// Retiring are the operations that Microsoft retires and somebody still calls.
+	Retiring []RetiringUsage `json:"retiring"`
 }
 
 // ClientUsage is what a client group called, and what it is granted in vain.
@@ -97,7 +99,7 @@ type ServiceUsage struct {
 
 // Usage compares counts with the view, as of now.
 func (v *View) Usage(counts []usage.Count, now time.Time) UsageReport {
-	out := UsageReport{Clients: []ClientUsage{}, Tenants: []TenantUsage{}}
+	out := UsageReport{Clients: []ClientUsage{}, Tenants: []TenantUsage{}, Retiring: v.retiring(counts)}
 	byClient, byTenant := make(map[string][]usage.Count), make(map[string][]usage.Count)
 	for _, c := range counts {
 		byClient[c.Client] = append(byClient[c.Client], c)
@@ -332,6 +334,9 @@ func (v *View) Used(counter *usage.Counter, tenant, client string, now time.Time
 	report.Since, report.Until, report.Missed = counter.Span()
 	if client != "" {
 		report.Clients = slices.DeleteFunc(report.Clients, func(c ClientUsage) bool { return c.Client != client })
+	}
+	if client != "" {
+		report.Retiring = v.retiring(slices.DeleteFunc(counts, func(c usage.Count) bool { return c.Client != client }))
 	}
 	if tenant != "" {
 		report.Tenants = slices.DeleteFunc(report.Tenants, func(t TenantUsage) bool { return t.Tenant != tenant })

@@ -11,9 +11,18 @@ import (
 func (v *View) tenantUsage(t Tenant, counts []usage.Count) TenantUsage {
 	out := TenantUsage{Tenant: t.Name, Services: []ServiceUsage{}}
 	called := make(map[policy.Service][]*policy.Operation)
-	for _, c := range counts {
-		if op, known := v.operation(c.Operation); known && c.Answered > 0 && !slices.Contains(called[op.Service], op) {
+	call := func(op *policy.Operation) {
+		if op != nil && !slices.Contains(called[op.Service], op) {
 			called[op.Service] = append(called[op.Service], op)
+		}
+	}
+	for _, c := range counts {
+		op, known := v.operation(c.Operation)
+		if known && c.Answered > c.Bridged {
+			call(op)
+		}
+		if known && c.Bridged > 0 {
+			call(v.Catalog.Successor(op)) // whose permission the traffic needed
 		}
 	}
 	for _, a := range t.Access {

@@ -52,6 +52,9 @@ type Tenant struct {
 	Impaired []string
 	// Access is by service. The tenant is ready when one of them is.
 	Access []Access
+	// Sends tells what is sent for operations that Microsoft retires; nil: what is
+	// asked for. It is called concurrently.
+	Sends policy.Sends
 	// LeftOut says of the other services why the tenant cannot reach them.
 	LeftOut map[policy.Service]string
 }

@@ -95,6 +95,11 @@ type Record struct {
 	ApproverAddress                     netip.Addr
 	// Annotated says that the request id was appended to the comment.
 	Annotated bool
+	// SentAs is the operation that was sent in place of the one that was asked for.
+	SentAs string
+	// File is the host and path of a file whose download was relayed, without the
+	// query, which is its signature.
+	File string
 }
 
 // Settings say where records go. Only File is needed.

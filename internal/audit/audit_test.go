@@ -32,6 +32,7 @@ func fullRecord() *Record {
 		Query: "$top=10", Via: netip.MustParseAddr("2001:db8::1"), Process: true, UID: 1000, GID: 4294967295, PID: 77,
 		Certificate: "spiffe://corp.example/soc", Reported: []string{"NotGranted", "MissingPermission"}, Approval: "A1",
 		ApprovalState: "approved", ApprovedBy: "soc-leads", ApproverAddress: netip.MustParseAddr("10.0.0.9"), Annotated: true,
+		SentAs: "hunting.graphRun", File: "a.blob.core.windows.net/packages/a%20b/p.zip",
 	}
 }
 
@@ -54,6 +55,7 @@ func TestARecordIsOneLineOfJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, want := range map[string]any{
+		"sent_as": "hunting.graphRun", "file": "a.blob.core.windows.net/packages/a%20b/p.zip",
 		"time": "2026-11-21T00:02:03.004Z", "event": "request", "reason": "a \"quoted\"\nreason",
 		"attempts": 2.0, "status": 200.0, "first_byte_ms": 1.5, "waited_ms": 1000.0, "region_reason": "nearest: 4ms", "address": "127.0.0.1",
 		"via": "2001:db8::1", "uid": 1000.0, "gid": 4294967295.0, "pid": 77.0, "approver_address": "10.0.0.9", "annotated": true,

@@ -56,8 +56,10 @@ func (r *Record) encode(w io.Writer) {
 		text("path", r.Path)
 	}
 	text("query", r.Query)
+	text("file", r.File)
 	text("tenant", r.Tenant)
 	text("operation", r.Operation)
+	text("sent_as", r.SentAs)
 	text("class", r.Class)
 	text("decision", r.Decision)
 	text("rule", r.Rule)

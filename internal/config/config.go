@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"time"
 
 	"defender-proxy/policy"
@@ -48,6 +49,10 @@ type Config struct {
 	// none. Headers that carry credentials, framing, routing or another method
 	// are refused.
 	ForwardHeaders []string `yaml:"forward_headers"`
+
+	// Whether tools that insist on logging in get a token, which is worth nothing.
+	// Default true; false: their login is refused like any unknown path.
+	PlaceholderToken bool `yaml:"placeholder_token" default:"true"`
 
 	// What holds for all client groups.
 	Policy Policy `yaml:"policy"`
@@ -188,6 +193,20 @@ type Egress struct {
 
 	// Certificates to trust beside the system's, a PEM file. Default none.
 	CAFile string `yaml:"ca_file" kind:"path"`
+
+	// How names are looked up, where Microsoft's lead to the proxy itself on this
+	// machine. Default: as the machine does it.
+	Resolve Resolve `yaml:"resolve"`
+}
+
+// Resolve is how the names of outbound calls are looked up.
+type Resolve struct {
+	// DNS servers to ask in place of this machine's hosts file and resolver: an
+	// address, with a port where it is not 53. They are asked in order. Default none.
+	Servers []netip.AddrPort `yaml:"servers"`
+
+	// The addresses of single names, which are not looked up at all. Default none.
+	Hosts map[string][]netip.Addr `yaml:"hosts"`
 }
 
 // Quota is the budget for the documented limits of Microsoft's APIs, of which
@@ -210,6 +229,11 @@ type Relay struct {
 	// Whether download links lead through the proxy. Default false: they are left
 	// alone.
 	Downloads bool `yaml:"downloads" default:"false"`
+
+	// The keys that download links are sealed with, 32 bytes or more each: the first
+	// seals, all of them open. Replicas share them. Default: one made at the start,
+	// with which links end when the process does.
+	Keys []Secret `yaml:"keys"`
 }
 
 // Cache is the memory for answers. This version keeps none.

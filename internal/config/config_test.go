@@ -108,6 +108,8 @@ func TestWhatIsLeftOutHasTheDefaultsOfTheDesign(t *testing.T) {
 			},
 			Hunting: "legacy",
 		}},
+		PlaceholderToken: true,
+
 		Policy:   Policy{UnknownOperations: UnknownDeny, Claims: ClaimsEnforce},
 		Approval: Approval{Within: 15 * time.Minute},
 		Regions: Regions{

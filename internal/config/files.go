@@ -19,6 +19,9 @@ func (c *Config) Files() []string {
 		}
 	}
 	add(c.Egress.CAFile)
+	for _, k := range c.Relay.Keys {
+		add(k.File)
+	}
 	for _, l := range c.Listeners {
 		if l.TLS != nil {
 			add(l.TLS.CertFile, l.TLS.KeyFile, l.TLS.ClientCAFile)

@@ -26,16 +26,26 @@ func Load(path string, env func(string) (string, bool)) (*Config, error) {
 // A client group that names such a tenant has the others that it names, or none;
 // a listener whose tenant it is admits nobody.
 func LoadPartly(path string, env func(string) (string, bool)) (*Config, error) {
+	return loadPartly(path, env, true)
+}
+
+// LoadUncertified is LoadPartly, but does not look at the certificates of
+// listeners: they may not have been made yet.
+func LoadUncertified(path string, env func(string) (string, bool)) (*Config, error) {
+	return loadPartly(path, env, false)
+}
+
+func loadPartly(path string, env func(string) (string, bool), certified bool) (*Config, error) {
 	data, err := source(path)
 	if err != nil {
 		return nil, err
 	}
 	out := make(absent)
-	c, r := read(path, data, env, out)
+	c, r := read(path, data, env, out, certified)
 	all, report := c, r
 	for len(r.files) > 0 {
 		out.add(r, c)
-		c, r = read(path, data, env, out)
+		c, r = read(path, data, env, out, certified)
 	}
 	if len(r.faults) > 0 || len(c.Tenants) == 0 {
 		return nil, report.told(all)
@@ -67,15 +77,16 @@ func source(path string) ([]byte, error) {
 // the configuration valid; only a configuration that is refused anyway tells
 // them among its faults, so that all can be mended at once.
 func Parse(name string, data []byte, env func(string) (string, bool)) (*Config, error) {
-	c, r := read(name, data, env, nil)
+	c, r := read(name, data, env, nil, true)
 	if err := r.told(c); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// read is Parse, without the files of tenants that are left out.
-func read(name string, data []byte, env func(string) (string, bool), out absent) (*Config, *report) {
+// read is Parse, without the files of tenants that are left out, and with those of
+// listeners' certificates only where certified says so.
+func read(name string, data []byte, env func(string) (string, bool), out absent, certified bool) (*Config, *report) {
 	r := newReport(name)
 	c := &Config{sources: []string{name}}
 	if root := r.document(data, wholeForm); root != nil {
@@ -84,7 +95,7 @@ func read(name string, data []byte, env func(string) (string, bool), out absent)
 		d.decodeStruct(root, "", reflect.ValueOf(c).Elem())
 		d.tenantFiles(c, out)
 		v := &validator{
-			report: r, c: c, lookup: env, out: out,
+			report: r, c: c, lookup: env, out: out, certified: certified,
 			regionsOf: make(map[string][]regions.Name), evidenced: make(map[string]string),
 		}
 		v.validate()

@@ -35,7 +35,7 @@ const (
 // isScalar reports whether a struct type is written as a single value.
 func isScalar(t reflect.Type) bool {
 	switch t {
-	case reflect.TypeFor[netip.Prefix](), reflect.TypeFor[clients.Source](), reflect.TypeFor[time.Time](), reflect.TypeFor[LocalKey]():
+	case reflect.TypeFor[netip.Prefix](), reflect.TypeFor[netip.Addr](), reflect.TypeFor[netip.AddrPort](), reflect.TypeFor[clients.Source](), reflect.TypeFor[time.Time](), reflect.TypeFor[LocalKey]():
 		return true
 	}
 	return false
@@ -49,6 +49,10 @@ func parse(text string, v reflect.Value, kind string) (reason string) {
 		*p, reason = parseDuration(text)
 	case *netip.Prefix:
 		*p, reason = parsePrefix(text)
+	case *netip.Addr:
+		*p, reason = parseAddr(text)
+	case *netip.AddrPort:
+		*p, reason = parseServer(text)
 	case *clients.Source:
 		var err error
 		if *p, err = clients.ParseSource(text); err != nil {
@@ -207,6 +211,27 @@ func parsePrefix(text string) (netip.Prefix, string) {
 		return netip.Prefix{}, "has bits set behind the prefix; set them to 0, or write the address alone"
 	}
 	return p, ""
+}
+
+// parseAddr reads a single address.
+func parseAddr(text string) (netip.Addr, string) {
+	a, err := netip.ParseAddr(text)
+	if err != nil || a.Zone() != "" {
+		return netip.Addr{}, "is not an address such as 10.1.2.3"
+	}
+	return a.Unmap(), ""
+}
+
+// parseServer reads the address of a DNS server, with or without a port.
+func parseServer(text string) (netip.AddrPort, string) {
+	if a, reason := parseAddr(text); reason == "" {
+		return netip.AddrPortFrom(a, 53), ""
+	}
+	s, err := netip.ParseAddrPort(text)
+	if err != nil || s.Port() == 0 || s.Addr().Zone() != "" {
+		return netip.AddrPort{}, "is not the address of a DNS server such as 10.1.2.3 or 10.1.2.3:53"
+	}
+	return netip.AddrPortFrom(s.Addr().Unmap(), s.Port()), ""
 }
 
 // resolve gives the path of a file that the configuration names. A relative one

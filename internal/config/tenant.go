@@ -25,8 +25,10 @@ type Tenant struct {
 	// Where the tenant's requests may go.
 	Regions TenantRegions `yaml:"regions"`
 
-	// Which API answers the old hunting calls. Default legacy: the one they name.
-	Hunting string `yaml:"hunting" default:"legacy" oneof:"legacy"`
+	// Which API answers the two older hunting calls, which Microsoft retires. Default
+	// legacy: the one that they name; graph: Microsoft Graph, in the shape of the old
+	// answers; auto: the one that they name until it is gone, then Microsoft Graph.
+	Hunting string `yaml:"hunting" default:"legacy" oneof:"legacy graph auto"`
 }
 
 // TenantRegions is where a tenant's requests may go.
@@ -56,7 +58,7 @@ type TenantDefaults struct {
 	Regions TenantRegions `yaml:"regions"`
 
 	// The hunting of tenants that do not say.
-	Hunting string `yaml:"hunting" oneof:"legacy"`
+	Hunting string `yaml:"hunting" oneof:"legacy graph auto"`
 }
 
 // Impairment is a fault that keeps one tenant from getting tokens and nobody

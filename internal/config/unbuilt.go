@@ -13,11 +13,8 @@ import (
 // does not happen, and passes when it asks for nothing. A row whose thing gets
 // built is deleted here, and gets a field in Config or a further oneof value.
 var notBuilt = []unbuilt{
-	{key: "tenants[].hunting", asks: is("graph", "auto"), show: true, what: "the bridge to Microsoft Graph", instead: "set it to legacy or leave it out"},
-	{key: "tenant_defaults.hunting", asks: is("graph", "auto"), show: true, what: "the bridge to Microsoft Graph", instead: "set it to legacy or leave it out"},
 	{key: "quota.enforce", asks: is("true"), show: true, what: "budgets", instead: "set it to false or leave it out"},
 	{key: "quota.share", asks: anything, unless: "enforce", what: "budgets", instead: "leave it out, or set quota.enforce to false"},
-	{key: "relay.downloads", asks: is("true"), show: true, what: "the download relay", instead: "set it to false or leave it out"},
 	{key: "cache.ttl", asks: anything, what: "the cache", instead: "set it to {} or leave it out"},
 	{key: "store", asks: begins("redis://", "rediss://"), what: "a store shared by replicas", instead: "set it to memory or leave it out"},
 }

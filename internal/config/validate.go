@@ -22,6 +22,8 @@ type validator struct {
 	c      *Config
 	lookup func(string) (string, bool)
 	out    absent
+	// certified says that the certificates of listeners are looked at.
+	certified bool
 
 	known struct{ tenants, groups, clouds directory }
 	// What was looked up once for many tenants: the regions of clouds, by name, and
@@ -44,6 +46,8 @@ func (v *validator) validate() {
 	v.approval()
 	v.audit()
 	v.egress()
+	v.relay()
+	v.bridges()
 }
 
 // implied fills in the listener and the client group of a file that has none.

@@ -12,6 +12,7 @@ func (v *validator) egress() {
 		v.warn("egress.proxy", "the password stands in the file; take it from an environment variable, as in http://user:${NAME}@host")
 	}
 	v.authorities("egress.ca_file", v.c.Egress.CAFile)
+	v.resolved()
 }
 
 // authorities reads a file of certificates that are trusted.
@@ -67,7 +68,7 @@ func (v *validator) called(key, path string) string {
 }
 
 func (v *validator) keyPair(key string, t *TLS) {
-	if t == nil || !v.clean(key) {
+	if t == nil || !v.certified || !v.clean(key) {
 		return
 	}
 	v.authorities(key+".client_ca_file", t.ClientCAFile)

@@ -69,6 +69,7 @@ func handlers() map[string]handler {
 func (s *Simulator) regionHandler(region *region) http.Handler {
 	return s.recorded("api", region.name, func(w http.ResponseWriter, r *http.Request, rec *Request) {
 		path, _, _ := strings.Cut(r.RequestURI, "?")
+		w = answerTo(w, path)
 		// Judged at arrival: neither the delay nor a fault hides a token that was
 		// dead when it was sent.
 		c, reason := s.present(r, rec)
@@ -97,6 +98,7 @@ func (s *Simulator) regionHandler(region *region) http.Handler {
 // api judges a request as Microsoft does and answers it: token, path, method,
 // audience, permission, limits, query options.
 func (s *Simulator) api(w http.ResponseWriter, r *http.Request, rec *Request, path string, fault Fault, token claims, reason Refusal) {
+	w = answerTo(w, path) // a captured one too
 	stampHeaders(w, r)
 	who, p := s.authenticate(rec, token, reason)
 	if p != nil {
@@ -131,6 +133,10 @@ func (s *Simulator) api(w http.ResponseWriter, r *http.Request, rec *Request, pa
 		return
 	}
 	s.ring.update(rec, func(q *Request) { q.Tenant, q.App, q.Operation = who.tenant.id, who.claims.AppID, op.ID })
+	if status := int(s.retired.Load()); status != 0 && strings.HasPrefix(op.ID, "hunting.") {
+		writeProblem(w, problemf(status, statusCode(status), "This API is retired. Use the Microsoft Graph security API."))
+		return
+	}
 	if who.service != string(op.Service) {
 		writeProblem(w, s.wrongAudience(rec))
 		return

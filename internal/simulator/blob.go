@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"crypto/hmac"
+	"crypto/md5"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -13,6 +14,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -72,8 +75,41 @@ func (s *Simulator) blobHandler() http.Handler {
 		h.Set("x-ms-creation-time", s.started.UTC().Format(http.TimeFormat))
 		name := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
 		h.Set("Content-Disposition", `attachment; filename="`+name+`"`)
+		md5sum := md5.Sum(body.Bytes())
+		switch first, ranged := blobRange(r.Header); {
+		case ranged && first >= int64(body.Len()):
+			h.Del("Content-Disposition")
+			h.Set("Content-Range", fmt.Sprintf("bytes */%d", body.Len()))
+			s.blobError(w, http.StatusRequestedRangeNotSatisfiable, "InvalidRange", "The range specified is invalid for the current size of the resource.", "")
+			return
+		case ranged:
+			h.Set("x-ms-blob-content-md5", base64.StdEncoding.EncodeToString(md5sum[:]))
+		default:
+			h.Set("Content-MD5", base64.StdEncoding.EncodeToString(md5sum[:]))
+		}
 		http.ServeContent(w, r, name, s.started, bytes.NewReader(body.Bytes()))
 	})
+}
+
+// documentedRange is what Azure takes for a range: from a byte on, or from one to
+// another (learn.microsoft.com/rest/api/storageservices, "Specifying the range header
+// for Blob service operations", read 2026-11).
+var documentedRange = regexp.MustCompile(`^bytes=([0-9]{1,18})-[0-9]{0,18}$`)
+
+// blobRange gives the first byte of the range that is asked for. x-ms-range is taken
+// before Range, and what is no documented range is not looked at: the page does not say
+// what becomes of it. h is left with the one that counts.
+func blobRange(h http.Header) (first int64, ranged bool) {
+	if v := h.Get("x-ms-range"); v != "" {
+		h.Set("Range", v)
+	}
+	m := documentedRange.FindStringSubmatch(h.Get("Range"))
+	if m == nil {
+		h.Del("Range")
+		return 0, false
+	}
+	first, err := strconv.ParseInt(m[1], 10, 64)
+	return first, err == nil
 }
 
 // checkSAS tells what is wrong with the signature of a link; empty for nothing.

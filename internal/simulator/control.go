@@ -76,6 +76,12 @@ func (s *Simulator) controlHandler() http.Handler {
 		f, err := readFault(body)
 		return firstError(err, func() error { return s.SetEntra(f) })
 	}))
+	change.HandleFunc("/retired", action204(func(_ *http.Request, body []byte) error {
+		var in struct {
+			Status int `json:"status"`
+		}
+		return firstError(decodeStrict(body, &in), func() error { return s.SetRetired(in.Status) })
+	}))
 	change.HandleFunc("/apps/{tenant}/{app}", action204(s.changeApp))
 	s.credentialRoutes(rt, change)
 	// A fault is also mended by deleting it.
@@ -245,7 +251,7 @@ func (s *Simulator) state() any {
 		{"vault", s.VaultURL()}, {"vault_fault", shown(vault)}, {"identity", s.IdentityURL()}, {"identity_fault", shown(identity)},
 		{"workload_issuer", s.WorkloadIssuer()},
 		{"token_lifetime", time.Duration(s.signer.lifetime.Load()).String()}, {"apps", apps}, {"seed", s.cfg.Seed},
-		{"quotas", s.cfg.Quotas}, {"misbehave", s.cfg.Misbehave},
+		{"quotas", s.cfg.Quotas}, {"misbehave", s.cfg.Misbehave}, {"retired", s.retired.Load()},
 	}
 }
 
@@ -277,6 +283,10 @@ Break a region, and mend it:
   curl -X PUT %[1]s/regions/eu/delay -d '{"delay":"250ms"}'
   curl -X DELETE %[1]s/regions/eu/fault
   kinds: %[2]s
+
+Switch the older hunting APIs off (404 or 410), and on again:
+  curl -X PUT %[1]s/retired -d '{"status":410}'
+  curl -X PUT %[1]s/retired -d '{"status":0}'
 
 Break Entra ID, and mend it:
   curl -X PUT %[1]s/entra/fault -d '{"kind":"aadsts","code":53003}'

@@ -281,6 +281,16 @@ func (s *Simulator) SetDelay(name string, d time.Duration) error {
 	return nil
 }
 
+// SetRetired lets the older hunting APIs answer 404 or 410 to everybody, as if
+// Microsoft had switched them off; 0 lets them work again.
+func (s *Simulator) SetRetired(status int) error {
+	if status != 0 && status != http.StatusNotFound && status != http.StatusGone {
+		return fmt.Errorf("simulator: retired: %d is none of 0, 404 and 410", status)
+	}
+	s.retired.Store(int32(status))
+	return nil
+}
+
 // apply divides a fault between the port and the requests.
 func apply(g *gate, b *faultBox, f Fault) error {
 	mode, budget := modeServe, 0
@@ -317,6 +327,7 @@ func (s *Simulator) pause(r *http.Request, d time.Duration) bool {
 // revocations as configured; no requests, sign-ins or secrets of the key vault
 // remembered. Addresses, keys and the certificate authority stay.
 func (s *Simulator) Reset() error {
+	s.retired.Store(0)
 	for _, r := range s.regions {
 		if err := apply(r.gate, r.faults, Fault{}); err != nil {
 			return err

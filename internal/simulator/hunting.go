@@ -11,7 +11,9 @@ import (
 // maxHuntingRows is the documented limit of a result.
 const maxHuntingRows = 100_000
 
-// huntingShape is how the three APIs differ in their answers.
+// huntingShape is how the three APIs differ in their answers. The one with a context
+// is Graph's, which says of numbers of 64 bits what they are, for JSON does not
+// (OData 4.01 JSON, section 4.6.3).
 type huntingShape struct {
 	schema, results, name, kind string
 	context, stats              bool
@@ -19,9 +21,10 @@ type huntingShape struct {
 
 func huntingHandlers() map[string]handler {
 	return map[string]handler{
-		"hunting.runMDE":    hunt(huntingShape{"Schema", "Results", "Name", "Type", false, false}),
-		"hunting.runXDR":    hunt(huntingShape{"Schema", "Results", "Name", "Type", false, true}),
-		"graph.hunting.run": hunt(huntingShape{"schema", "results", "name", "type", true, false}),
+		"hunting.runMDE":      hunt(huntingShape{"Schema", "Results", "Name", "Type", false, false}),
+		"hunting.runMDEByKey": huntByKey(huntingShape{"Schema", "Results", "Name", "Type", false, false}),
+		"hunting.runXDR":      hunt(huntingShape{"Schema", "Results", "Name", "Type", false, true}),
+		"graph.hunting.run":   hunt(huntingShape{"schema", "results", "name", "type", true, false}),
 	}
 }
 
@@ -43,12 +46,30 @@ func hunt(shape huntingShape) handler {
 		if shape.context && timespan != "" && !strings.HasPrefix(timespan, "P") && !strings.Contains(timespan, "/") {
 			return reply{}, problemf(http.StatusBadRequest, "BadRequest", "Timespan '%s' is not an ISO 8601 duration or interval.", timespan)
 		}
-		q, err := parseQuery(text, c.now)
-		if err != nil {
-			return reply{}, problemf(http.StatusBadRequest, "BadRequest", "%s. Fix semantic errors in your query.", err)
-		}
-		return reply{stream: func(w io.Writer) error { return shape.write(w, c, q) }}, nil
+		return shape.run(c, text)
 	}
+}
+
+// huntByKey runs the query of the parameter key, as the sample for Power BI sends it
+// (learn.microsoft.com/defender-endpoint/api/run-advanced-query-sample-power-bi-app-token,
+// read 2026-11).
+func huntByKey(shape huntingShape) handler {
+	return func(c *call) (reply, error) {
+		text := c.r.URL.Query().Get("key")
+		if text == "" {
+			return reply{}, problemf(http.StatusBadRequest, "BadRequest", "The parameter key is missing.")
+		}
+		return shape.run(c, text)
+	}
+}
+
+// run runs a query.
+func (h huntingShape) run(c *call, text string) (reply, error) {
+	q, err := parseQuery(text, c.now)
+	if err != nil {
+		return reply{}, problemf(http.StatusBadRequest, "BadRequest", "%s. Fix semantic errors in your query.", err)
+	}
+	return reply{stream: func(w io.Writer) error { return h.write(w, c, q) }}, nil
 }
 
 // write streams the answer.
@@ -85,8 +106,12 @@ func (h huntingShape) write(w io.Writer, c *call, q *query) error {
 	out.Write(text)
 	out.WriteString(`,"` + h.results + `":[`)
 	first := true
+	long := make(map[string]bool)
+	for _, col := range q.columns() {
+		long[col.name] = h.context && col.kind == "Int64"
+	}
 	err = q.run(c.fleet, func(row members) error {
-		text, err := row.MarshalJSON()
+		text, err := annotated(row, long).MarshalJSON()
 		if err != nil {
 			return err
 		}
@@ -102,6 +127,18 @@ func (h huntingShape) write(w io.Writer, c *call, q *query) error {
 	}
 	out.WriteString("]}")
 	return out.Flush()
+}
+
+// annotated puts an annotation before the members that want one.
+func annotated(row members, long map[string]bool) members {
+	var out members
+	for _, m := range row {
+		if long[m.name] {
+			out = append(out, member{m.name + "@odata.type", "#Int64"})
+		}
+		out = append(out, m)
+	}
+	return out
 }
 
 // column of a hunting table.

@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -135,4 +136,56 @@ func FuzzQuery(f *testing.F) {
 			t.Fatalf("%q: %v", text, err)
 		}
 	})
+}
+
+// Graph says of numbers of 64 bits what they are, and has errors of its own form.
+func TestGraphAnswersHuntingInItsOwnForm(t *testing.T) {
+	p := start(t, quick())
+	const path = "/v1.0/security/runHuntingQuery"
+	a := p.hunt("graph", path, "DeviceProcessEvents | project FileName, ProcessId, ReportId | take 1")
+	if text := string(a.body); a.status != 200 || !strings.Contains(text, `"ProcessId@odata.type":"#Int64","ProcessId":`) || strings.Contains(text, "FileName@odata") || !strings.Contains(text, `"schema":[{"name":"FileName","type":"String"}`) {
+		t.Errorf("got %d %s", a.status, a.body)
+	}
+	if a := p.hunt("mde", "/api/advancedqueries/run", "DeviceProcessEvents | take 1"); strings.Contains(string(a.body), "@odata.type") {
+		t.Errorf("the older API annotates: %s", a.body)
+	}
+	var e struct {
+		Error struct {
+			Code, Message, Target string
+			InnerError            map[string]string
+		}
+	}
+	a = p.hunt("graph", path, "Nothing | take 1")
+	if err := json.Unmarshal(a.body, &e); err != nil || a.status != 400 || e.Error.Code != "BadRequest" || e.Error.Target != "" || e.Error.InnerError["request-id"] != a.header.Get("request-id") || e.Error.InnerError["date"] == "" {
+		t.Errorf("got %d %s, %v", a.status, a.body, err)
+	}
+}
+
+func TestTheOlderHuntingAPIsCanBeSwitchedOff(t *testing.T) {
+	p := start(t, quick())
+	for _, status := range []int{404, 410} {
+		if a := p.do("PUT", p.ControlURL()+"/retired", "", `{"status":`+strconv.Itoa(status)+`}`); a.status != 204 {
+			t.Fatalf("the control port: %d %s", a.status, a.body)
+		}
+		for service, path := range map[string]string{"mde": "/api/advancedqueries/run", "xdr": "/api/advancedhunting/run"} {
+			if a := p.hunt(service, path, "DeviceInfo"); a.status != status {
+				t.Errorf("%s: got %d", path, a.status)
+			}
+		}
+		if a := p.hunt("graph", "/v1.0/security/runHuntingQuery", "DeviceInfo"); a.status != 200 {
+			t.Errorf("Graph: got %d", a.status)
+		}
+		if a := p.do("GET", p.Endpoint("eu")+"/api/alerts", p.token("mde"), ""); a.status != 200 {
+			t.Errorf("alerts: got %d", a.status)
+		}
+	}
+	if err := p.Reset(); err != nil {
+		t.Fatal(err)
+	}
+	if a := p.hunt("mde", "/api/advancedqueries/run", "DeviceInfo"); a.status != 200 {
+		t.Errorf("after the reset: got %d", a.status)
+	}
+	if a := p.do("PUT", p.ControlURL()+"/retired", "", `{"status":500}`); a.status != 400 {
+		t.Errorf("a status that is none: %d", a.status)
+	}
 }

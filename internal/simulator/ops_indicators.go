@@ -20,6 +20,14 @@ func indicatorHandlers() map[string]handler {
 			}
 			return out, nil
 		}),
+		"indicators.get": func(c *call) (reply, error) {
+			for _, in := range snapshot(c.fleet, &c.fleet.indicators) {
+				if in.ID == c.id() && c.sees(in) {
+					return entity(c, "Indicators", in)
+				}
+			}
+			return reply{}, notFound("indicator", c.id())
+		},
 		"indicators.create": func(c *call) (reply, error) {
 			f, p := c.object()
 			if p != nil {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -56,11 +58,41 @@ func writeProblem(w http.ResponseWriter, p *problem) {
 	case p.status == http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token", error_description="`+p.message+`"`)
 	}
+	var body any = map[string]string{"code": p.code, "message": p.message, "target": uuid.NewString()}
+	if g, ok := w.(graphAnswer); ok {
+		body = members{{"code", p.code}, {"message", p.message}, {"innerError", g.innerError()}}
+	}
 	w.WriteHeader(p.status)
-	body, _ := marshalPlain(map[string]any{"error": map[string]string{
-		"code": p.code, "message": p.message, "target": uuid.NewString(),
-	}})
-	w.Write(body)
+	text, _ := marshalPlain(map[string]any{"error": body})
+	w.Write(text)
+}
+
+// graphAnswer is an answer of Microsoft Graph's, whose errors have a form of their
+// own (learn.microsoft.com/graph/errors).
+type graphAnswer struct{ http.ResponseWriter }
+
+// Unwrap lets http.ResponseController reach the connection.
+func (g graphAnswer) Unwrap() http.ResponseWriter { return g.ResponseWriter }
+
+// answerTo gives the writer for an answer, by the path that is asked for.
+func answerTo(w http.ResponseWriter, path string) http.ResponseWriter {
+	const graph = "/v1.0/"
+	if len(path) >= len(graph) && strings.EqualFold(path[:len(graph)], graph) {
+		return graphAnswer{w}
+	}
+	return w
+}
+
+func (g graphAnswer) innerError() members {
+	id := g.Header().Get("request-id")
+	if id == "" {
+		id = uuid.NewString()
+	}
+	client := g.Header().Get("client-request-id")
+	if client == "" {
+		client = id
+	}
+	return members{{"date", time.Now().UTC().Format("2006-01-02T15:04:05")}, {"request-id", id}, {"client-request-id", client}}
 }
 
 // marshalPlain is json.Marshal without the escapes meant for HTML, which

@@ -64,7 +64,7 @@ func newNode() *node {
 func newRouter() (*router, error) {
 	rt := &router{root: newNode()}
 	all := handlers()
-	for _, row := range slices.Concat(policy.Documented(), policy.Graph()) {
+	for _, row := range slices.Concat(policy.Documented(), policy.Graph(), policy.Seen()) {
 		op := &operation{Operation: row, handle: all[row.ID]}
 		if op.handle == nil {
 			return nil, fmt.Errorf("operation %s of the catalog is not simulated", row.ID)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -45,6 +46,7 @@ type Simulator struct {
 	identity  *identityService
 	sessions  *sessions
 	presented *presented
+	retired   atomic.Int32 // the status that the older hunting APIs answer; 0: they work
 	// workload makes the key of the issuer of workload tokens.
 	workload func() (signingKey, error)
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ type peer struct {
 // allPermissions is the default tenant with every permission of the catalog.
 func allPermissions() Tenant {
 	t := DefaultTenant()
-	for _, op := range append(policy.Documented(), policy.Graph()...) {
+	for _, op := range slices.Concat(policy.Documented(), policy.Graph(), policy.Seen()) {
 		for _, p := range op.Application {
 			service := string(op.Service)
 			t.Apps[0].Permissions[service] = append(t.Apps[0].Permissions[service], string(p))

@@ -104,6 +104,8 @@ func statusCode(status int) string {
 		return "Forbidden"
 	case http.StatusNotFound:
 		return "NotFound"
+	case http.StatusGone:
+		return "Gone"
 	case http.StatusTooManyRequests:
 		return "TooManyRequests"
 	case http.StatusServiceUnavailable:

@@ -27,6 +27,7 @@ type Count struct {
 	Key
 	Answered int64     // requests that got Microsoft's answer
 	Reported int64     // those of them that no entry granted, and report mode let pass
+	Bridged  int64     // those of them that were sent as the operation's successor
 	Refused  int64     // requests that the proxy refused
 	First    time.Time // of those that were answered; zero where there is none
 	Last     time.Time
@@ -54,7 +55,16 @@ func (c *Counter) Observe(r *audit.Record) {
 	if r.Event != audit.Request {
 		return
 	}
-	c.count(Key{r.Client, r.Tenant, r.Operation}, r.Time, r.Code, r.Attempts, slices.Contains(r.Reported, notGranted))
+	c.count(seen{Key{r.Client, r.Tenant, r.Operation}, r.Time, r.Code, r.Attempts, slices.Contains(r.Reported, notGranted), r.SentAs != ""})
+}
+
+// seen is what of a record counts.
+type seen struct {
+	Key
+	at                time.Time
+	code              string
+	attempts          int
+	reported, bridged bool
 }
 
 // gone is the code of a caller that left before its answer ended: Microsoft has
@@ -64,7 +74,8 @@ const gone = "ClientGone"
 // notGranted is the code that report mode lets pass for want of an entry.
 const notGranted = "NotGranted"
 
-func (c *Counter) count(k Key, at time.Time, code string, attempts int, reported bool) {
+func (c *Counter) count(s seen) {
+	k, at, code := s.Key, s.at, s.code
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.first.IsZero() || at.Before(c.first) {
@@ -76,7 +87,7 @@ func (c *Counter) count(k Key, at time.Time, code string, attempts int, reported
 	if k.Client == "" || k.Tenant == "" || k.Operation == "" {
 		return
 	}
-	answered := attempts > 0 && (code == "" || code == gone)
+	answered := s.attempts > 0 && (code == "" || code == gone)
 	if !answered && (code == "" || code == gone) {
 		return // waits for an approval, or left before it was sent
 	}
@@ -94,8 +105,11 @@ func (c *Counter) count(k Key, at time.Time, code string, attempts int, reported
 		return
 	}
 	n.Answered++
-	if reported {
+	if s.reported {
 		n.Reported++
+	}
+	if s.bridged {
+		n.Bridged++
 	}
 	if n.First.IsZero() || at.Before(n.First) {
 		n.First = at
@@ -116,6 +130,18 @@ func (c *Counter) Counts() []Count {
 	slices.SortFunc(all, func(a, b Count) int {
 		return cmp.Or(cmp.Compare(a.Client, b.Client), cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Operation, b.Operation))
 	})
+	return all
+}
+
+// Of gives what was counted of some operations, by their ids, in no order.
+func (c *Counter) Of(operations map[string]bool) (all []Count) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k, n := range c.counts {
+		if operations[k.Operation] {
+			all = append(all, *n)
+		}
+	}
 	return all
 }
 
@@ -148,6 +174,7 @@ func (c *Counter) Read(r io.Reader) (lines int, err error) {
 			Operation, Code string
 			Attempts        int
 			Reported        []string
+			SentAs          string `json:"sent_as"`
 		}
 		switch {
 		case len(line) == 0 || len(line) == 1:
@@ -156,7 +183,7 @@ func (c *Counter) Read(r io.Reader) (lines int, err error) {
 		default:
 			lines++
 			if rec.Event == audit.Request {
-				c.count(Key{rec.Client, rec.Tenant, rec.Operation}, rec.Time, rec.Code, rec.Attempts, slices.Contains(rec.Reported, notGranted))
+				c.count(seen{Key{rec.Client, rec.Tenant, rec.Operation}, rec.Time, rec.Code, rec.Attempts, slices.Contains(rec.Reported, notGranted), rec.SentAs != ""})
 			}
 		}
 		if err == io.EOF {

@@ -36,6 +36,9 @@ var traffic = []audit.Record{
 	{Event: audit.Request, Time: at(13), Client: "soc", Status: 200},
 	{Event: audit.Request, Time: at(13), Client: "trial", Tenant: "contoso", Operation: "machines.isolate", Status: 201, Attempts: 1, Reported: []string{"MissingPermission"}},
 	{Event: audit.Request, Time: at(14), Client: "trial", Tenant: "contoso", Operation: "machines.isolate", Status: 201, Attempts: 1, Reported: []string{"NotGranted", "MissingPermission"}},
+	{Event: audit.Request, Time: at(12), Client: "soc", Tenant: "contoso", Operation: "hunting.runMDE", Status: 200, Attempts: 1},
+	{Event: audit.Request, Time: at(13), Client: "soc", Tenant: "contoso", Operation: "hunting.runMDE", SentAs: "graph.hunting.run", Status: 200, Attempts: 2},
+	{Event: audit.Request, Time: at(13), Client: "soc", Tenant: "contoso", Operation: "hunting.runMDE", SentAs: "graph.hunting.run", Status: 403, Code: "MissingPermission", Attempts: 1},
 	{Event: audit.Request, Time: at(14), Status: 403, Code: "ClientNotAdmitted"},
 }
 
@@ -44,6 +47,7 @@ var counted = []Count{
 	{Key: Key{"bots", "contoso", "machines.get"}, Refused: 1},
 	{Key: Key{"bots", "contoso", "machines.isolate"}, Refused: 1},
 	{Key: Key{"soc", "contoso", "alerts.list"}, Answered: 3, Refused: 1, First: at(1), Last: at(3)},
+	{Key: Key{"soc", "contoso", "hunting.runMDE"}, Answered: 2, Bridged: 1, Refused: 1, First: at(12), Last: at(13)},
 	{Key: Key{"soc", "fabrikam", "alerts.list"}, Answered: 1, First: at(5), Last: at(5)},
 	{Key: Key{"trial", "contoso", "machines.isolate"}, Answered: 2, Reported: 1, First: at(13), Last: at(14)},
 }

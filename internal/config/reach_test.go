@@ -1,0 +1,71 @@
+package config
+
+import (
+	"bytes"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestResolveAndRelayAreReadAsTheyAreMeant(t *testing.T) {
+	key := strings.Repeat("k", leastKeyBytes)
+	env := environment{"CONTOSO_SECRET": marker, "KEY": key, "OLD": key + "2\n"}
+	c := parsed(t, minimal+`
+placeholder_token: false
+egress:
+  resolve:
+    servers: [10.0.0.53, "10.0.0.54:5353", "::1", "[2001:db8::53]:53", "::ffff:10.0.0.55"]
+    hosts:
+      login.microsoftonline.com: [10.0.0.7, "2001:db8::7"]
+relay: {downloads: true, keys: [{env: KEY}, {env: OLD}]}
+`, env)
+	var servers []string
+	for _, s := range c.Egress.Resolve.Servers {
+		servers = append(servers, s.String())
+	}
+	if got, want := strings.Join(servers, " "), "10.0.0.53:53 10.0.0.54:5353 [::1]:53 [2001:db8::53]:53 10.0.0.55:53"; got != want {
+		t.Errorf("servers are %s, want %s", got, want)
+	}
+	if got, want := c.Egress.Resolve.Hosts, (map[string][]netip.Addr{
+		"login.microsoftonline.com": {netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("2001:db8::7")},
+	}); !reflect.DeepEqual(got, want) {
+		t.Errorf("hosts are %v, want %v", got, want)
+	}
+	if c.PlaceholderToken {
+		t.Error("placeholder_token: false was read as true")
+	}
+	keys, err := c.Relay.SealingKeys(env.lookup)
+	if want := [][]byte{[]byte(key), []byte(key + "2")}; err != nil || !reflect.DeepEqual(keys, want) {
+		t.Errorf("got %d keys and %v, want both without their line ends", len(keys), err)
+	}
+	env["OLD"] = "short"
+	if keys, err = c.Relay.SealingKeys(env.lookup); err == nil || keys != nil || strings.Contains(err.Error(), "short") {
+		t.Errorf("a key that became short: got %d keys and %v, want an error that does not show it", len(keys), err)
+	}
+}
+
+func TestKeysOfARelayThatIsOffAndAutoOutsideOfItsRegionAreWarnedOf(t *testing.T) {
+	env := environment{"CONTOSO_SECRET": marker, "KEY": strings.Repeat("k", leastKeyBytes)}
+	c := parsed(t, minimal+"\n    hunting: auto\n    regions: {allow: [eu]}\nrelay: {keys: [{env: KEY}]}\n", env)
+	var text bytes.Buffer
+	for _, w := range c.Warnings {
+		text.WriteString(w.String() + "\n")
+	}
+	for _, want := range []string{"relay.keys: have no effect without downloads: true", "tenants[0].hunting: regions.allow leaves out Microsoft Graph, which is in region global"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("the warnings are\n%swithout %q", &text, want)
+		}
+	}
+	c = parsed(t, minimal+"\n    hunting: graph\n    regions: {allow: [eu, global]}\n", env)
+	if len(c.Warnings) > 0 {
+		t.Errorf("graph inside of its region is warned of: %v", c.Warnings)
+	}
+}
+
+func TestAChangedKeyOfTheRelayBringsAReload(t *testing.T) {
+	c := &Config{Relay: Relay{Keys: []Secret{{File: "/run/relay.key"}, {Env: "KEY"}}}}
+	if got := c.Files(); len(got) != 1 || got[0] != "/run/relay.key" {
+		t.Errorf("watched files are %v, want the key's", got)
+	}
+}

@@ -47,6 +47,7 @@ var sentPlaces = []struct {
 	{"GET /t/fabrikam/api/alerts?x=^ HTTP/1.1", false},
 	{"GET /-/explain?method=^&path=^ HTTP/1.1", false},
 	{"GET /?^ HTTP/1.1", false},
+	{"GET /contoso/oauth2/token?client_secret=^&x=^&^ HTTP/1.1\r\nAuthorization: Basic @", false},
 	{"GET /api/alerts HTTP/1.1\r\nAuthorization: Bearer @\r\nCookie: s=@\r\nX-Local-Key: @", false},
 	{"GET /api/nothing HTTP/1.1\r\nAuthorization: @\r\nX-Api-Key: @", false},
 	{"GET /api/alerts HTTP/1.1\r\nReferer: https://x/@\r\nAccept: @\r\nPrefer: @", false},
@@ -105,7 +106,7 @@ func TestNoSecretOfACallerIsSeenInAnyPlace(t *testing.T) {
 			raw(t, w.address(), request+"\r\nConnection: close\r\n\r\n")
 		}
 		body := `{"Comment":"` + s.value + `","Query":"` + s.value + `"}`
-		for _, path := range []string{"/api/machines/" + w.sim.MachineID() + "/isolate", "/api/advancedqueries/run", "/api/machines/x/offboard", "/api/nothing"} {
+		for _, path := range []string{"/api/machines/" + w.sim.MachineID() + "/isolate", "/api/advancedqueries/run", "/api/machines/x/offboard", "/api/nothing", "/contoso/oauth2/v2.0/token"} {
 			w.do(http.MethodPost, path, body, "Content-Type", "application/json")
 			w.do(http.MethodPost, path, s.value, "Content-Type", s.value)
 		}

@@ -87,6 +87,7 @@ func newFinder(w *world) *finder {
 	} {
 		f.ids[strings.ToLower(path)+"/"] = f.first(path, "")[field].(string)
 	}
+	f.ids["/api/indicators/"] = "1000" // the application may not list them
 	f.ids["/api/incidents/"] = f.ids["/v1.0/security/incidents/"]
 	return f
 }
@@ -129,6 +130,9 @@ func (f *finder) request(op *policy.Operation) (path, body string) {
 			f.w.t.Fatalf("no scan history: %v", a)
 		}
 		return op.Path, `{"SessionIds":["` + history.Value[0].SessionID + `"]}`
+	}
+	if op.ID == "hunting.runMDEByKey" {
+		return op.Path + "?key=DeviceInfo%20%7C%20take%203", ""
 	}
 	if op.Class == policy.ClassHunt {
 		return op.Path, `{"Query":"DeviceInfo | take 3"}`

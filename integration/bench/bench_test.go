@@ -95,43 +95,13 @@ func BenchmarkProcessorTime(b *testing.B) {
 	if runtime.GOOS != "linux" {
 		b.Fatal("processor time of another process is read from /proc: run this on Linux")
 	}
-	dir := b.TempDir()
 	bodies := map[string]string{"/api/alerts": page(1 << 10), "/api/machines": page(100 << 10)}
-	upstream := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	peer, ours := pair(b, false, func(w http.ResponseWriter, r *http.Request) {
 		body := bodies[r.URL.Path]
 		w.Header().Set("Content-Type", "application/json; odata.metadata=minimal")
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		_, _ = io.WriteString(w, body)
-	}))
-	upstream.StartTLS()
-	defer upstream.Close()
-	entra := httptest.NewServer(http.HandlerFunc(issue))
-	defer entra.Close()
-	ca := filepath.Join(dir, "ca.pem")
-	write(b, ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: upstream.Certificate().Raw})))
-
-	peer := start(b, exec.Command(os.Args[0]), plainUpstream+"="+upstream.URL, "BENCH_CA="+ca)
-	binary := build(b)
-	address := freeAddress(b)
-	config := filepath.Join(dir, "config.yaml")
-	write(b, config, fmt.Sprintf(`
-listeners: [{address: %s}]
-admin: {address: %s}
-tenants:
-  - name: contoso
-    id: 11111111-1111-1111-1111-111111111111
-    cloud: lab
-    credential: {client_id: 22222222-2222-2222-2222-222222222222, client_secret: {env: SECRET}}
-egress: {ca_file: %s}
-audit: {file: %s}
-clouds:
-  - name: lab
-    authority: %s
-    endpoints: {mde: {us: %s}}
-    audiences: {mde: https://api.securitycenter.microsoft.com}
-`, address, freeAddress(b), ca, filepath.Join(dir, "audit.log"), entra.URL, upstream.URL))
-	ours := start(b, exec.Command(binary, "serve", "--config", config), "SECRET=s")
-	ours.address = address
+	}, "GOMAXPROCS=1") // one processor for the proxy leaves the other to the load
 
 	for _, c := range []struct{ name, path string }{{"1KiB", "/api/alerts"}, {"100KiB", "/api/machines"}} {
 		b.Run(c.name, func(b *testing.B) {
@@ -157,6 +127,45 @@ clouds:
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// pair starts the peer and ours before one upstream that speaks TLS, and HTTP/2 if
+// it is told to, until the benchmark ends. env holds for both.
+func pair(b *testing.B, http2 bool, answer http.HandlerFunc, env ...string) (peer, ours *process) {
+	b.Helper()
+	dir := b.TempDir()
+	upstream := httptest.NewUnstartedServer(answer)
+	upstream.EnableHTTP2 = http2
+	upstream.StartTLS()
+	b.Cleanup(upstream.Close)
+	entra := httptest.NewServer(http.HandlerFunc(issue))
+	b.Cleanup(entra.Close)
+	ca := filepath.Join(dir, "ca.pem")
+	write(b, ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: upstream.Certificate().Raw})))
+
+	peer = start(b, exec.Command(os.Args[0]), append([]string{plainUpstream + "=" + upstream.URL, "BENCH_CA=" + ca}, env...)...)
+	binary := build(b)
+	address, operator := freeAddress(b), freeAddress(b)
+	config := filepath.Join(dir, "config.yaml")
+	write(b, config, fmt.Sprintf(`
+listeners: [{address: %s}]
+admin: {address: %s}
+tenants:
+  - name: contoso
+    id: 11111111-1111-1111-1111-111111111111
+    cloud: lab
+    credential: {client_id: 22222222-2222-2222-2222-222222222222, client_secret: {env: SECRET}}
+egress: {ca_file: %s}
+audit: {file: %s}
+clouds:
+  - name: lab
+    authority: %s
+    endpoints: {mde: {us: %s}}
+    audiences: {mde: https://api.securitycenter.microsoft.com}
+`, address, operator, ca, filepath.Join(dir, "audit.log"), entra.URL, upstream.URL))
+	ours = start(b, exec.Command(binary, "serve", "--config", config), append([]string{"SECRET=s"}, env...)...)
+	ours.address = address
+	return peer, ours
 }
 
 func median[T cmp.Ordered](v []T) T {
@@ -218,8 +227,6 @@ type process struct {
 func start(b *testing.B, cmd *exec.Cmd, env ...string) *process {
 	b.Helper()
 	cmd.Env = append(os.Environ(), env...)
-	// One processor for the proxy leaves the other to the load.
-	cmd.Env = append(cmd.Env, "GOMAXPROCS=1")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		b.Fatal(err)

@@ -11,7 +11,7 @@ FUZZTIME ?= 30s
 SOAK     ?= 5m
 SEED     ?= 0
 
-.PHONY: help build demo test check fmt vet staticcheck race tidy cross bench bench-latency soak longest overload keyring services browser network fuzz vuln cover clean
+.PHONY: help build demo test check fmt vet staticcheck race tidy cross bench bench-latency soak longest overload keyring services browser network clients downloads fuzz vuln cover clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ fmt: ## fail on files that gofmt would change
 
 vet: ## go vet
 	$(GO) vet ./...
-	$(GO) vet -tags "browser keyring network services" ./...
+	$(GO) vet -tags "browser clients keyring network services" ./...
 
 staticcheck: ## staticcheck
 	$(GO) run $(STATICCHECK) ./...
@@ -67,6 +67,9 @@ soak: ## let Entra ID misbehave for SOAK (5m) under 64 callers; SEED=n repeats a
 longest: ## let a hunting query take the 200 s that are documented at most
 	$(GO) test -count=1 -timeout 10m -run LongestQuery ./integration -args -longest=200s
 
+downloads: ## let a download of 5 GiB through, and resume it
+	$(GO) test -count=1 -timeout 20m -run ALargeFileIsDownloaded ./integration -args -downloads.size=5368709120
+
 overload: ## measure an honest caller beside 10,000 idle and 2,000 slow ones, on a machine that does nothing else
 	$(GO) test -count=1 -v -run Overload ./integration -args -overload
 
@@ -88,6 +91,13 @@ network: ## test over a real network and with real proxies; root on Linux (Debia
 	$(GO) vet -tags network ./integration
 	$(GO) run $(STATICCHECK) -tags network ./integration
 	$(GO) test -race -count=1 -tags network -timeout 10m -run '^TestNetwork' ./integration
+
+clients: ## test with real clients (Debian: curl, nodejs and npm for Node 20 or newer, python3-msal, python3-requests)
+	cd integration/clients/node && npm ci
+	cd integration/clients/newman && npm ci
+	$(GO) vet -tags clients ./integration/clients
+	$(GO) run $(STATICCHECK) -tags clients ./integration/clients
+	$(GO) test -race -count=1 -tags clients -timeout 20m ./integration/clients
 
 fuzz: ## fuzz each target for FUZZTIME (30s)
 	@for f in $$(git ls-files '*_test.go' | xargs grep -l '^func Fuzz'); do \

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -47,6 +48,7 @@ machine trusts them.`,
 					return &usageError{fmt.Errorf("--address %q is not the address of a machine such as 10.1.2.3", address)}
 				}
 				s.Address = ip.Unmap().String()
+				clear(s.at)
 			}
 			s.Listener.Address = net.JoinHostPort(s.Address, s.port)
 			if dir != "" {
@@ -60,7 +62,7 @@ machine trusts them.`,
 				s.Made, s.Listener.TLS = &made, tlsFiles{made.Cert, made.Key}
 			}
 			for _, name := range s.Names {
-				s.Hosts = append(s.Hosts, s.Address+" "+name)
+				s.Hosts = append(s.Hosts, cmp.Or(s.at[name], s.Address)+" "+name)
 			}
 			if output == "json" {
 				return writeJSON(c.stdout, s)
@@ -87,8 +89,9 @@ type standIn struct {
 	Listener standInListener `json:"listener"`
 	Made     *standin.Made   `json:"made,omitempty"`
 
-	port  string
-	fixed bool // the names are those of listeners
+	port string
+	have []string          // the addresses of the listeners whose names these are
+	at   map[string]string // where they lead, by name, if not all to Address
 }
 
 // standInListener is the listener to configure, in the keys of the configuration.
@@ -137,39 +140,53 @@ func (c *cli) standInFor(file, cloud string) (*standIn, error) {
 	return s, nil
 }
 
-// configured takes the names of Microsoft's that listeners answer for, and the
-// address of the first that does.
+// configured takes the names of Microsoft's that listeners answer for, the addresses
+// of these, and the groups that each of them admits: one listener for all names must
+// let nobody in that one of them keeps out. Without such a listener all groups are
+// there to choose from.
 func (s *standIn) configured(cfg *config.Config) {
-	s.Listener.Clients = nil
+	var groups []string
 	for _, g := range cfg.Clients {
-		s.Listener.Clients = append(s.Listener.Clients, g.Name)
+		groups = append(groups, g.Name)
 	}
+	s.at = make(map[string]string)
 	for _, l := range cfg.Listeners {
+		at, bound := addressOf(l.Address)
+		matches := false
 		for _, host := range l.Hosts {
 			if _, ok := regions.MicrosoftHost(host); !ok {
 				continue
 			}
+			matches = true
 			if name, _, err := net.SplitHostPort(host); err == nil {
 				host = name
 			}
-			if at, ok := addressOf(l.Address); ok && len(s.Names) == 0 {
-				s.port = fmt.Sprint(at.Port())
-				if !at.Addr().IsUnspecified() {
-					s.Address = at.Addr().String()
-				}
+			if host = strings.ToLower(host); slices.Contains(s.Names, host) {
+				continue
 			}
-			if host = strings.ToLower(host); !slices.Contains(s.Names, host) {
-				s.Names = append(s.Names, host)
+			s.Names = append(s.Names, host)
+			if bound && !at.Addr().IsUnspecified() {
+				s.at[host] = at.Addr().String()
 			}
 		}
+		if !matches {
+			continue
+		}
+		if s.have = append(s.have, l.Address); len(s.have) == 1 && bound {
+			s.port = fmt.Sprint(at.Port())
+			s.Address = cmp.Or(s.at[s.Names[0]], s.Address)
+		}
+		if l.Clients != nil {
+			groups = slices.DeleteFunc(groups, func(g string) bool { return !slices.Contains(l.Clients, g) })
+		}
 	}
-	s.fixed = len(s.Names) > 0
+	s.Listener.Clients = groups
 }
 
 // all adds the names of a cloud, unless listeners have named theirs.
 func (s *standIn) all(cloud string) {
 	for _, h := range regions.MicrosoftHosts(cloud) {
-		if !s.fixed && !slices.Contains(s.Names, h.Name) {
+		if s.have == nil && !slices.Contains(s.Names, h.Name) {
 			s.Names = append(s.Names, h.Name)
 		}
 	}

@@ -54,13 +54,16 @@ func (s *standIn) trust(say func(string, ...any)) {
 		say("# 2. TRUST. The certificate was renewed until %s. Tools that trust the", m.Until.Format("2006-01-02"))
 		say("# authority, which is the one from before (until %s), need nothing new.", m.CAUntil.Format("2006-01-02"))
 	}
-	q := shellWord(ca)
+	q, id := shellWord(ca), "defender-proxy-stand-in"
+	if s.Made != nil {
+		id += "-" + s.Made.CASHA256[:8] // another authority does not take this one's place
+	}
 	say("# On another machine, copy %s there first.", filepath.Base(ca))
 	say("")
 	say("# Debian, Ubuntu")
-	say("sudo cp %s /usr/local/share/ca-certificates/defender-proxy-stand-in.crt && sudo update-ca-certificates", q)
+	say("sudo cp %s /usr/local/share/ca-certificates/%s.crt && sudo update-ca-certificates", q, id)
 	say("# Red Hat, Fedora")
-	say("sudo cp %s /etc/pki/ca-trust/source/anchors/defender-proxy-stand-in.pem && sudo update-ca-trust", q)
+	say("sudo cp %s /etc/pki/ca-trust/source/anchors/%s.pem && sudo update-ca-trust", q, id)
 	say("# macOS")
 	say("sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain %s", q)
 	say("# Windows, as administrator, with the file copied as ca.crt: PowerShell, or any prompt")
@@ -71,15 +74,24 @@ func (s *standIn) trust(say func(string, ...any)) {
 	say("# Python with requests has one too; this gives it the system's, after the above")
 	say("export REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt   # Red Hat: /etc/pki/tls/certs/ca-bundle.crt")
 	say("# Java has one for each installation")
-	say("keytool -importcert -cacerts -storepass changeit -noprompt -alias defender-proxy-stand-in -file %s", q)
+	say("keytool -importcert -cacerts -storepass changeit -noprompt -alias %s -file %s", id, q)
 	say("")
 }
 
-// listener gives the listener in YAML.
+// listener gives the listener in YAML, or what those lack that are there.
 func (s *standIn) listener(say func(string, ...any)) {
 	l := s.Listener
+	tls := fmt.Sprintf("    tls: {cert_file: %s, key_file: %s}", yamlWord(l.TLS.CertFile), yamlWord(l.TLS.KeyFile))
+	if s.have != nil {
+		say("# 3. LISTENER. The configuration has these names under hosts of %s.", strings.Join(s.have, " and "))
+		say("# Add this to each listener there that has no tls, and change nothing else:")
+		say("")
+		say("%s", tls)
+		say("")
+		return
+	}
 	say("# 3. LISTENER. In the configuration of the proxy, under listeners. Put the groups")
-	say("# that may use it under clients.")
+	say("# that may use it under clients. To a listener that is there add hosts and tls alone.")
 	if port := l.Address[strings.LastIndexByte(l.Address, ':')+1:]; port == "443" && runtime.GOOS == "linux" {
 		say("# On Linux a port below 1024 takes CAP_NET_BIND_SERVICE, or a socket of systemd.")
 	}
@@ -90,8 +102,12 @@ func (s *standIn) listener(say func(string, ...any)) {
 	for _, name := range l.Hosts {
 		say("      - %s", name)
 	}
-	say("    tls: {cert_file: %s, key_file: %s}", yamlWord(l.TLS.CertFile), yamlWord(l.TLS.KeyFile))
-	say("    clients: [%s]", strings.Join(l.Clients, ", "))
+	say("%s", tls)
+	groups := make([]string, len(l.Clients))
+	for i, name := range l.Clients {
+		groups[i] = yamlWord(name) // which may mean something else in YAML, such as null
+	}
+	say("    clients: [%s]", strings.Join(groups, ", "))
 	say("")
 }
 
@@ -114,6 +130,6 @@ func shellWord(path string) string {
 	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
-// yamlWord quotes a path for YAML, where backslashes mean themselves between single
+// yamlWord quotes a path or a name for YAML, where backslashes mean themselves between single
 // quotes.
 func yamlWord(path string) string { return "'" + strings.ReplaceAll(path, "'", "''") + "'" }

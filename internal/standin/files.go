@@ -1,11 +1,13 @@
 package standin
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -32,6 +34,8 @@ type Made struct {
 	Files
 	// NewCA says that the authority is new, and callers have to be given it.
 	NewCA bool `json:"new_ca"`
+	// CASHA256 is the authority's fingerprint, in hexadecimal digits.
+	CASHA256 string `json:"ca_sha256"`
 	// CAUntil and Until are when authority and certificate end.
 	CAUntil time.Time `json:"ca_until"`
 	Until   time.Time `json:"until"`
@@ -46,25 +50,34 @@ func In(dir string) Files {
 // a folder that it makes too if it is not there. The authority of the folder is kept
 // while it is valid for a month more, and made where there is none.
 //
-// Files that it did not make are never overwritten: they are an error, and so is an
-// authority that may not certify all names. Nothing is changed then. It must not run
-// twice at once for one folder.
+// Files that it did not make are never overwritten: they are an error, and so are an
+// authority that may not certify all names, or may certify others than these and
+// Microsoft's, and a folder that others can write. Nothing is changed then, nor where a
+// file cannot be put into its place. A certificate of ours whose key is another one's is
+// made anew. It must not run twice at once for one folder.
 func Renew(dir string, names []string, now time.Time) (Made, error) {
 	if len(names) == 0 {
 		return Made{}, errors.New("there is no name to certify")
 	}
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	files := In(dir)
+	if err := private(dir); err != nil {
+		return Made{}, err
+	}
 	ca, err := read(files.CA, files.CAKey, caName)
+	if err == nil && ca != nil && !ca.constrained(names) {
+		err = fmt.Errorf("%s and %s are not used: the authority may certify more than names of Microsoft's, which none that was made here may; take another folder", files.CA, files.CAKey)
+	}
 	if err != nil {
 		return Made{}, err
 	}
 	keep := ca != nil && ca.cert.NotAfter.Sub(now) > caSpare
 	old, err := read(files.Cert, files.Key, leafName)
+	broken := errors.Is(err, errOtherKey) // as a renewal leaves them that was killed
 	switch {
-	case err != nil:
+	case err != nil && !broken:
 		return Made{}, err
-	case old != nil && ca == nil:
+	case (old != nil || broken) && ca == nil:
 		return Made{}, fmt.Errorf("%s is there, and the authority that made it is not; take another folder, or remove the file", files.Cert)
 	case keep && !ca.permits(names):
 		return Made{}, fmt.Errorf("the authority %s may certify %s, and not all that is wanted now; take another folder, or remove the four files there to begin with a new one, which callers then have to trust anew",
@@ -94,7 +107,24 @@ func Renew(dir string, names []string, now time.Time) (Made, error) {
 		return Made{}, err
 	}
 	made.CAUntil, made.Until = ca.cert.NotAfter, leaf.cert.NotAfter
-	return made, write(put)
+	made.CASHA256 = fmt.Sprintf("%x", sha256.Sum256(ca.cert.Raw))
+	return made, write(put, os.Rename)
+}
+
+// private refuses a folder in which others than its owner can put files: an authority
+// that somebody else laid there would be given to callers to trust. Windows tells
+// nothing about that in a mode.
+func private(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // it is made
+	case err != nil:
+		return err
+	case info.IsDir() && info.Mode().Perm()&0o022 != 0 && runtime.GOOS != "windows":
+		return fmt.Errorf("others than its owner can write in %s (mode %04o); take that away with chmod go-w, or take another folder", dir, info.Mode().Perm())
+	}
+	return nil
 }
 
 // read reads a certificate and its key; nil where neither is there.
@@ -132,32 +162,56 @@ func (p *pair) files(all []file, certFile, keyFile string) ([]file, error) {
 	return append(all, file{keyFile, 0o600, key}, file{certFile, 0o644, cert}), err
 }
 
-// write puts all files into their places when each has been written beside it.
-func write(all []file) (err error) {
+// write puts all files into their places with rename, when each has been written
+// beside it. Where one cannot be put there, those before it are as they were.
+func write(all []file, rename func(from, to string) error) error {
 	var beside []string
 	defer func() {
 		for _, name := range beside {
 			_ = os.Remove(name) // what is in its place has gone from here
 		}
 	}()
-	for _, f := range all {
+	spare := func(f file) (string, error) {
 		t, err := os.CreateTemp(filepath.Dir(f.path), filepath.Base(f.path)+".*.tmp") // for its owner alone
 		if err != nil {
-			return err
+			return "", err
 		}
 		beside = append(beside, t.Name())
 		_, err = t.Write(f.data)
 		if err := errors.Join(err, t.Sync(), t.Close()); err != nil {
-			return err
+			return "", err
 		}
-		if err := os.Chmod(t.Name(), f.mode); err != nil {
+		return t.Name(), os.Chmod(t.Name(), f.mode)
+	}
+	next, before := make([]string, len(all)), make([]string, len(all))
+	for i, f := range all {
+		old, err := os.ReadFile(f.path)
+		switch {
+		case err == nil:
+			before[i], err = spare(file{f.path, f.mode, old})
+		case errors.Is(err, fs.ErrNotExist):
+			err = nil
+		}
+		if err == nil {
+			next[i], err = spare(f)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	for i, f := range all {
-		if err := os.Rename(beside[i], f.path); err != nil {
-			return err
+		err := rename(next[i], f.path)
+		if err == nil {
+			continue
 		}
+		for j, done := range all[:i] {
+			if before[j] == "" {
+				err = errors.Join(err, os.Remove(done.path))
+			} else {
+				err = errors.Join(err, os.Rename(before[j], done.path))
+			}
+		}
+		return err
 	}
 	return nil
 }

@@ -19,6 +19,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"defender-proxy/regions"
 )
 
 const (
@@ -62,8 +64,25 @@ func newAuthority(names []string, now time.Time) (*pair, error) {
 
 		PermittedDNSDomainsCritical: true,
 		PermittedDNSDomains:         names,
-		ExcludedIPRanges:            []*net.IPNet{{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, {IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}},
+		ExcludedIPRanges:            everyAddress,
 	}, nil)
+}
+
+var everyAddress = []*net.IPNet{{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, {IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}}
+
+// constrained reports whether the authority can certify servers of Microsoft's names,
+// and of names, and nothing else: whatever it is called, no other is one of ours.
+func (ca *pair) constrained(names []string) bool {
+	c := ca.cert
+	return c.PermittedDNSDomainsCritical && len(c.PermittedDNSDomains) > 0 && len(c.PermittedIPRanges) == 0 &&
+		!slices.ContainsFunc(c.PermittedDNSDomains, func(d string) bool {
+			_, theirs := regions.MicrosoftHost(d)
+			return strings.Contains(d, ":") || !theirs && !slices.Contains(names, d)
+		}) &&
+		!slices.ContainsFunc(everyAddress, func(all *net.IPNet) bool {
+			return !slices.ContainsFunc(c.ExcludedIPRanges, func(n *net.IPNet) bool { return n.String() == all.String() })
+		}) &&
+		c.MaxPathLenZero && slices.Equal(c.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}) && len(c.UnknownExtKeyUsage) == 0
 }
 
 // leaf makes a certificate of the authority for names.
@@ -123,7 +142,10 @@ func (p *pair) encode() (cert, key []byte, err error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.cert.Raw}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-var errForeign = errors.New("it was not made here")
+var (
+	errForeign  = errors.New("it was not made here")
+	errOtherKey = errors.New("its key belongs to another certificate")
+)
 
 // decode reads what encode gave, for the subject of one of our own. Nothing else may
 // stand in the files.
@@ -145,7 +167,7 @@ func decode(certPEM, keyPEM []byte, subject string) (*pair, error) {
 		return nil, fmt.Errorf("its key: %w", errForeign)
 	}
 	if !key.PublicKey.Equal(cert.PublicKey) {
-		return nil, errors.New("its key belongs to another certificate")
+		return nil, errOtherKey
 	}
 	return &pair{cert, key}, nil
 }

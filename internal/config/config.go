@@ -202,7 +202,8 @@ type Egress struct {
 // Resolve is how the names of outbound calls are looked up.
 type Resolve struct {
 	// DNS servers to ask in place of this machine's hosts file and resolver: an
-	// address, with a port where it is not 53. They are asked in order. Default none.
+	// address, with a port where it is not 53. They are asked in order, at
+	// most 8. Default none.
 	Servers []netip.AddrPort `yaml:"servers"`
 
 	// The addresses of single names, which are not looked up at all. Default none.

@@ -57,6 +57,13 @@ func TestKeysOfARelayThatIsOffAndAutoOutsideOfItsRegionAreWarnedOf(t *testing.T)
 			t.Errorf("the warnings are\n%swithout %q", &text, want)
 		}
 	}
+	const lab = "\nclouds:\n  - {name: lab, authority: 'https://login.lab.example', endpoints: {mde: {eu: 'https://eu.lab.example'}}, audiences: {mde: 'https://api.lab.example'}}\n"
+	for _, allowed := range []string{"", "\n    regions: {allow: [eu]}"} {
+		c = parsed(t, minimal+"\n    cloud: lab\n    hunting: auto"+allowed+lab, env)
+		if len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0].String(), "tenants[0].hunting: the cloud lab has no Microsoft Graph (service graph)") {
+			t.Errorf("auto in a cloud without Graph, regions%q: the warnings are %v", allowed, c.Warnings)
+		}
+	}
 	c = parsed(t, minimal+"\n    hunting: graph\n    regions: {allow: [eu, global]}\n", env)
 	if len(c.Warnings) > 0 {
 		t.Errorf("graph inside of its region is warned of: %v", c.Warnings)

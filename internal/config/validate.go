@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"defender-proxy/internal/clients"
+	"defender-proxy/internal/placeholder"
 	"defender-proxy/policy"
 	"defender-proxy/regions"
 )
@@ -199,6 +200,9 @@ func (v *validator) catalog() {
 	for i, op := range v.c.Policy.Operations {
 		if op.ID == "" {
 			v.fault(fmt.Sprintf("policy.operations[%d].id", i), "is missing; it needs an id such as machines.isolate")
+		}
+		if _, _, login := placeholder.Find(op.Path); login {
+			v.fault(fmt.Sprintf("policy.operations[%d].path", i), "ends as one where tools log in, which the proxy answers itself wherever it is (placeholder_token): no call of the operation would reach the API; leave it out")
 		}
 	}
 	if !v.clean("policy.operations") {

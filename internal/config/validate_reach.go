@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -56,14 +57,22 @@ func (v *validator) relay() {
 	}
 }
 
-// maxPinned bounds the addresses of one name.
-const maxPinned = 16
+const (
+	// maxPinned bounds the addresses of one name.
+	maxPinned = 16
+	// maxServers bounds the DNS servers: all of them share egress.connect_timeout.
+	maxServers = 8
+)
 
-// resolved checks names that have addresses of their own.
+// resolved checks how names are looked up, and those that have addresses of their own.
 func (v *validator) resolved() {
-	const hosts = "egress.resolve.hosts"
-	for name, addresses := range v.c.Egress.Resolve.Hosts {
-		key := join(hosts, name)
+	const hosts, servers = "egress.resolve.hosts", "egress.resolve.servers"
+	if n := len(v.c.Egress.Resolve.Servers); n > maxServers && v.clean(servers) {
+		v.fault(servers, "has %d servers; at most %d are asked", n, maxServers)
+	}
+	before := make(map[string]bool)
+	for _, name := range slices.Sorted(maps.Keys(v.c.Egress.Resolve.Hosts)) {
+		addresses, key := v.c.Egress.Resolve.Hosts[name], join(hosts, name)
 		host, ok := parseHost(name)
 		switch {
 		case !v.clean(key):
@@ -73,7 +82,10 @@ func (v *validator) resolved() {
 			v.fault(key, "has no address; give one or leave the name out")
 		case len(addresses) > maxPinned:
 			v.fault(key, "has %d addresses; at most %d are tried", len(addresses), maxPinned)
+		case before[host]:
+			v.fault(key, "is there more than once, in capital and small letters, which mean the same name; put all addresses under one")
 		}
+		before[host] = true
 	}
 }
 
@@ -81,20 +93,27 @@ func (v *validator) resolved() {
 func (v *validator) bridges() {
 	for i, t := range v.c.Tenants {
 		key := fmt.Sprintf("tenants[%d]", i)
-		if t.Hunting != HuntingGraph && t.Hunting != HuntingAuto || t.Regions.Allow == nil || !v.clean(key) {
+		if t.Hunting != HuntingGraph && t.Hunting != HuntingAuto || !v.clean(key) {
 			continue
 		}
 		cloud, ok := v.c.Cloud(t.Cloud)
-		if !ok || slices.ContainsFunc(cloud.Regions(regions.Service("graph")), func(n regions.Name) bool { return slices.Contains(t.Regions.Allow, n) }) {
+		in := cloud.Regions(regions.Service("graph"))
+		var words string
+		switch {
+		case !ok:
 			continue
+		case len(in) == 0:
+			words = fmt.Sprintf("the cloud %s has no Microsoft Graph (service graph); add its endpoints and audience under clouds, or set hunting to legacy", t.Cloud)
+		case t.Regions.Allow == nil || slices.ContainsFunc(in, func(n regions.Name) bool { return slices.Contains(t.Regions.Allow, n) }):
+			continue
+		default:
+			words = fmt.Sprintf("regions.allow leaves out Microsoft Graph, which is in region %s; add it, or set hunting to legacy", listed(in))
 		}
-		const words = "regions.allow leaves out Microsoft Graph, which is in region %s; add it, or set hunting to legacy"
 		at := v.source(key + ".hunting")
-		in := listed(cloud.Regions(regions.Service("graph")))
 		if t.Hunting == HuntingGraph {
-			v.fault(at, words, in)
+			v.fault(at, "%s", words)
 		} else {
-			v.warn(at, words, in)
+			v.warn(at, "%s", words)
 		}
 	}
 }
@@ -108,9 +127,6 @@ const (
 
 // listed lists regions for a message.
 func listed(names []regions.Name) string {
-	if len(names) == 0 {
-		return "none of the cloud's"
-	}
 	all := make([]string, len(names))
 	for i, n := range names {
 		all[i] = string(n)

@@ -2,11 +2,13 @@
 // requests, probes and forwarded requests alike, so that a proxy of the network
 // and a certificate authority of one's own hold for all of them.
 //
-// What it sends never comes back: where Microsoft's names lead to this proxy for the
+// What it sends goes round no further: where Microsoft's names lead to this proxy for the
 // sake of its callers, names are looked up otherwise, and a host that turns out to be
-// the proxy itself, or another one like it, is refused.
+// the proxy itself, or another one like it, is refused. Each request says in CDN-Loop
+// who sent it, so that such a proxy refuses it before anything comes of it.
 //
-// cmd makes it once; token, regions and proxy get it as an http.RoundTripper.
+// cmd makes it once; token, regions and proxy get it as an http.RoundTripper. proxy and
+// admin ask it whose request one is.
 package egress
 
 import (

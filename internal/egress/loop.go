@@ -26,18 +26,26 @@ type LoopError struct {
 	Address netip.AddrPort
 }
 
+// loopRemedy ends what a LoopError says.
+const loopRemedy = "set its real address or a DNS server in egress.resolve"
+
 // Error names the host, the address if there is one, and the remedy.
 func (e *LoopError) Error() string {
 	if e.Address.IsValid() {
-		return fmt.Sprintf("%s leads to this proxy itself (%s); set its real address or a DNS server in egress.resolve", e.Host, e.Address)
+		return fmt.Sprintf("%s leads to this proxy itself (%s); %s", e.Host, e.Address, loopRemedy)
 	}
-	return fmt.Sprintf("%s is answered by a defender-proxy, this one or another; set its real address or a DNS server in egress.resolve", e.Host)
+	return fmt.Sprintf("%s is answered by a defender-proxy, this one or another; %s", e.Host, loopRemedy)
 }
+
+// TellsOfLoop reports whether words hold those of a LoopError, for where they are all
+// that is kept of one: package token keeps no errors, which might hold secrets.
+func TellsOfLoop(words string) bool { return strings.Contains(words, loopRemedy) }
 
 const (
 	// loopQuiet is how long a host is sent nothing after an answer that was a proxy's
-	// own, and then between one request and the next until an answer is not. Two
-	// proxies that lead to each other would else make many requests out of one.
+	// own, and then between one request and the next until an answer is not. It spares
+	// a host that is known to lead back; that a request which leads back goes no
+	// further is CDN-Loop's doing, for before its answer nothing is known.
 	loopQuiet = 5 * time.Second
 	// loopTold is how often a host is told of.
 	loopTold = time.Minute
@@ -178,23 +186,13 @@ func plain(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }
 
-// pseudonym is what the proxy calls itself in Proxy-Status (RFC 9209).
+// pseudonym is what the proxy calls itself in Proxy-Status (RFC 9209) and CDN-Loop.
 const pseudonym = "defender-proxy"
 
 // ours reports whether an answer came by way of a proxy like this one: each of its
 // answers names it in Proxy-Status, and none of Microsoft's does. The field is a list,
 // to which those on the way add themselves.
-func ours(h http.Header) bool {
-	for _, line := range h["Proxy-Status"] {
-		for member := range members(line) {
-			name, _, _ := strings.Cut(member, ";")
-			if strings.Trim(name, " \t\"") == pseudonym {
-				return true
-			}
-		}
-	}
-	return false
-}
+func ours(h http.Header) bool { return namesUs(h["Proxy-Status"]) }
 
 // members gives the members of a list of structured fields (RFC 9651). Commas within
 // strings separate none.
@@ -233,7 +231,7 @@ func (w *watched) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	resp, err := w.Transport.RoundTrip(r)
+	resp, err := w.Transport.RoundTrip(marked(r))
 	if err != nil {
 		return nil, err
 	}

@@ -214,6 +214,7 @@ func TestTheWayOut(t *testing.T) {
 		{"loopback is called straight", nil, corp, "https", "127.0.0.1:8443", "", ""},
 		{"loopback of IPv6 too", nil, corp, "https", "[::1]:443", "", ""},
 		{"localhost too", nil, corp, "http", "localhost:1", "", ""},
+		{"and names below it", nil, corp, "http", "App.Localhost:1", "", ""},
 		{"loopback in the notation of IPv6 too", nil, corp, "https", "[::ffff:127.0.0.1]:443", "", ""},
 		{"Azure's metadata service too", nil, corp, "http", "169.254.169.254:80", "", ""},
 		{"link-local IPv6 too", nil, corp, "http", "[fe80::1]:80", "", ""},

@@ -57,6 +57,16 @@ const (
 	maxAliases = 16
 )
 
+// localhost is where it and all names below it are. No server is asked for them (RFC
+// 6761, section 6.3): what is sent there, such as the secret that a managed identity
+// is asked for with, is meant for this machine alone.
+var localhost = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+
+// ofLocalhost wants a name in lower case, without a dot at its end.
+func ofLocalhost(name string) bool {
+	return name == "localhost" || strings.HasSuffix(name, ".localhost")
+}
+
 // look begins to look a name up. What it returns gives the outcome of each question
 // and is closed behind the last; it is nil where the machine is to look the name up,
 // or host is an address.
@@ -68,14 +78,19 @@ func (n *resolver) look(ctx context.Context, host string) <-chan found {
 		return nil
 	}
 	name := strings.TrimSuffix(lower(host), ".")
-	if pinned, ok := n.hosts[name]; ok {
+	known, ok := n.hosts[name]
+	switch {
+	case ok:
+	case len(n.servers) == 0:
+		return nil
+	case ofLocalhost(name):
+		known, ok = localhost, true
+	}
+	if ok {
 		out := make(chan found, 1)
-		out <- found{addresses: pinned}
+		out <- found{addresses: known}
 		close(out)
 		return out
-	}
-	if len(n.servers) == 0 {
-		return nil
 	}
 	kinds := [...]uint16{dns.TypeAAAA, dns.TypeA}
 	each, out := make(chan found, len(kinds)), make(chan found, len(kinds))

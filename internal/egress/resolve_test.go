@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -177,16 +178,32 @@ func TestWhyANameHasNoAddressIsTold(t *testing.T) {
 	}
 }
 
-// Every hosts file has localhost. A server that is asked for it shows that the hosts
-// file is not: its answer is one that no hosts file gives.
+// inHostsFile is a name that this machine's hosts file has, if it has any beside
+// localhost.
+func inHostsFile() string {
+	data, _ := os.ReadFile("/etc/hosts")
+	for line := range strings.Lines(string(data)) {
+		line, _, _ = strings.Cut(line, "#")
+		for i, name := range strings.Fields(line) {
+			if i > 0 && !ofLocalhost(lower(name)) {
+				return strings.TrimSuffix(lower(name), ".")
+			}
+		}
+	}
+	return "machine.example"
+}
+
+// A server that is asked for a name of the hosts file shows that the file is not: its
+// answer is one that no hosts file gives.
 func TestTheHostsFileIsPassedOver(t *testing.T) {
 	noProxies(t)
 	web := upstream(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) }, nil)
 	_, port, _ := net.SplitHostPort(web.Listener.Addr().String())
-	asked := serveDNS(t, says("localhost. 1 IN A 192.0.2.77", "example.com. 1 IN A 127.0.0.1"))
+	name := inHostsFile()
+	asked := serveDNS(t, says(name+". 1 IN A 192.0.2.77", "example.com. 1 IN A 127.0.0.1"))
 	s := Settings{Servers: []netip.AddrPort{asked.at}, CAFile: trust(t, web.Certificate().Raw)}
-	if got, err := looked(t, s, "localhost"); err != nil || strings.Join(got, " ") != "192.0.2.77" {
-		t.Errorf("localhost is at %v, %v", got, err)
+	if got, err := looked(t, s, name); err != nil || strings.Join(got, " ") != "192.0.2.77" {
+		t.Errorf("%s is at %v, %v", name, got, err)
 	}
 	tr := transport(t, s)
 	for _, rt := range []http.RoundTripper{tr, tr.Direct()} {
@@ -198,7 +215,7 @@ func TestTheHostsFileIsPassedOver(t *testing.T) {
 	if _, _, err := get(t, tr, web.URL); err != nil {
 		t.Error(err)
 	}
-	if q := strings.Join(asked.questions(), ", "); q != "udp localhost. A, udp example.com. A, udp example.com. A" {
+	if q := strings.Join(asked.questions(), ", "); q != "udp "+name+". A, udp example.com. A, udp example.com. A" {
 		t.Errorf("it was asked %s", q)
 	}
 }

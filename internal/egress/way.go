@@ -67,7 +67,7 @@ func ofThisMachine(address string) bool {
 		return false
 	}
 	a, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && (a.Unmap().IsLoopback() || a.Unmap().IsLinkLocalUnicast())
+	return ofLocalhost(strings.TrimSuffix(lower(host), ".")) || err == nil && (a.Unmap().IsLoopback() || a.Unmap().IsLinkLocalUnicast())
 }
 
 // parse reads a proxy of the environment: a URL, or a host and port.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -77,7 +78,10 @@ func (n *Names) Check(r *http.Request) error {
 func (n *Names) admits(host string, local net.Addr) bool {
 	host = lower(host)
 	name := host
-	if h, _, err := net.SplitHostPort(host); err == nil {
+	if h, port, err := net.SplitHostPort(host); err == nil {
+		if !isPort(port) {
+			return false
+		}
 		name = h
 	} else if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
 		name = host[1 : len(host)-1]
@@ -98,6 +102,16 @@ func (n *Names) admits(host string, local net.Addr) bool {
 	a = a.Unmap()
 	// An address as Host was typed, not rebound.
 	return to.IsValid() && a == to || here && a.IsLoopback()
+}
+
+// isPort reports whether what stands behind the colon of a Host is a port, or nothing,
+// which stands for the scheme's (RFC 3986, section 3.2.3).
+func isPort(s string) bool {
+	if s == "" {
+		return true
+	}
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }
 
 // lower is strings.ToLower for ASCII alone: names of hosts have no other

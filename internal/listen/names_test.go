@@ -51,6 +51,13 @@ func TestCheck(t *testing.T) {
 		{name: "IPv6 without brackets", local: "[::1]:8080", host: "::1"},
 		{name: "brackets that do not close", local: "[::1]:8080", host: "[::1", want: "host"},
 		{name: "localhost with a dot", local: "127.0.0.1:8080", host: "localhost.", want: "host"},
+		{name: "a port that is left out", local: "127.0.0.1:8080", host: "localhost:"},
+		{name: "the highest port", local: "127.0.0.1:8080", host: "[::1]:65535"},
+		{name: "a configured name with a port that is none", local: "10.0.0.1:80", host: "defender.corp.example:99999999", want: "host"},
+		{name: "a port above the highest", local: "127.0.0.1:8080", host: "127.0.0.1:65536", want: "host"},
+		{name: "port 0", local: "127.0.0.1:8080", host: "localhost:0", want: "host"},
+		{name: "a port with a sign", local: "127.0.0.1:8080", host: "localhost:+80", want: "host"},
+		{name: "a word for a port", local: "127.0.0.1:8080", host: "[::1]:http", want: "host"},
 		{name: "two names", local: "127.0.0.1:8080", host: "localhost, evil.example", want: "host"},
 
 		{name: "our own page", local: "127.0.0.1:8080", host: "localhost:8080", header: map[string]string{"Origin": "http://localhost:8080", "Sec-Fetch-Site": "same-origin"}},

@@ -43,8 +43,9 @@ var (
 	errNoConnection = errors.New("no connection within regions.connect_timeout")
 	errNoAnswer     = errors.New("no answer within regions.first_byte_timeout")
 	errLost         = errors.New("no answer, and the region cannot be reached any more")
-	errRefused      = errors.New("the region ended the connection or the stream without an answer")
+	errRefused      = errors.New("the connection or the stream was ended without an answer")
 	errSwitched     = errors.New("the answer was 101 Switching Protocols, which nobody asked for")
+	errMalformed    = errors.New("the answer is malformed")
 	errFlooded      = fmt.Errorf("more than %d early answers (1xx) came before the answer", maxEarly)
 )
 

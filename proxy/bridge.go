@@ -2,15 +2,11 @@ package proxy
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -49,29 +45,44 @@ func (p *Proxy) successor(op *policy.Operation) *policy.Operation {
 
 // sends gives what is sent for an operation of a tenant's: itself, or its successor.
 func (p *Proxy) sends(t *Tenant, op *policy.Operation, now time.Time) *policy.Operation {
+	sent, _ := p.instead(t, op, now)
+	return sent
+}
+
+// instead is sends, with the status with which the operation said that it is gone; 0
+// where that is not why.
+func (p *Proxy) instead(t *Tenant, op *policy.Operation, now time.Time) (sent *policy.Operation, status int) {
 	next := p.successor(op)
 	switch {
 	case next == nil:
-	case t.Hunting == HuntingGraph, t.Hunting == HuntingAuto && (op.Past(now) || p.Bridges.gone(t, op)):
-		return next
+	case t.Hunting == HuntingGraph, t.Hunting == HuntingAuto && op.Past(now):
+		return next, 0
+	case t.Hunting == HuntingAuto:
+		if status = p.Bridges.gone(t, op); status != 0 {
+			return next, status
+		}
 	}
-	return op
+	return op, 0
 }
 
 // Sends tells what is sent for the operations of a tenant, for reports of what its
-// tokens have to permit. With auto a hunting query goes to both APIs until the older
-// one is gone: its answer decides. A tenant that is not there sends what it is asked.
+// tokens have to permit. With auto a hunting query may go to both APIs until the day
+// on which the older one ends: what was learnt of it lasts an hour, and then it is
+// asked again. A tenant that is not there sends what it is asked.
 func (p *Proxy) Sends(name string) policy.Sends {
 	t := p.tenants[name]
 	if t == nil || t.Hunting != HuntingGraph && t.Hunting != HuntingAuto {
 		return nil
 	}
 	return func(op *policy.Operation) []*policy.Operation {
-		sent := p.sends(t, op, time.Now())
-		if next := p.successor(op); next != nil && sent == op && t.Hunting == HuntingAuto {
+		next := p.successor(op)
+		switch {
+		case next == nil:
+			return []*policy.Operation{op}
+		case t.Hunting == HuntingAuto && !op.Past(time.Now()):
 			return []*policy.Operation{op, next}
 		}
-		return []*policy.Operation{sent}
+		return []*policy.Operation{next}
 	}
 }
 
@@ -96,8 +107,8 @@ const (
 
 // Bridges remembers which older APIs are gone. It is safe for concurrent use.
 type Bridges struct {
-	mu    sync.Mutex // guards what follows
-	until map[bridge]time.Time
+	mu   sync.Mutex // guards what follows
+	said map[bridge]farewell
 }
 
 type bridge struct {
@@ -106,77 +117,120 @@ type bridge struct {
 	operation string
 }
 
-func bridgeOf(t *Tenant, op *policy.Operation) bridge { return bridge{t.Cloud, t.ID, op.ID} }
-
-// gone reports whether the operation said so within goneFor.
-func (b *Bridges) gone(t *Tenant, op *policy.Operation) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	until, ok := b.until[bridgeOf(t, op)]
-	return ok && time.Now().Before(until)
+// farewell is the status with which an older API said that it is gone, and until when
+// that is believed.
+type farewell struct {
+	status int
+	until  time.Time
 }
 
-// put notes that the operation says that it is gone.
-func (b *Bridges) put(t *Tenant, op *policy.Operation) {
+func bridgeOf(t *Tenant, op *policy.Operation) bridge { return bridge{t.Cloud, t.ID, op.ID} }
+
+// gone gives the status with which the operation said so within goneFor, 0 for none.
+func (b *Bridges) gone(t *Tenant, op *policy.Operation) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if last := b.said[bridgeOf(t, op)]; time.Now().Before(last.until) {
+		return last.status
+	}
+	return 0
+}
+
+// put notes that the operation says with a status that it is gone.
+func (b *Bridges) put(t *Tenant, op *policy.Operation, status int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	if len(b.until) >= maxGone {
-		for k, until := range b.until {
-			if !now.Before(until) {
-				delete(b.until, k)
+	if len(b.said) >= maxGone {
+		for k, last := range b.said {
+			if !now.Before(last.until) {
+				delete(b.said, k)
 			}
 		}
-		if len(b.until) >= maxGone {
+		if len(b.said) >= maxGone {
 			return // then it is asked each time
 		}
 	}
-	if b.until == nil {
-		b.until = make(map[bridge]time.Time)
+	if b.said == nil {
+		b.said = make(map[bridge]farewell)
 	}
-	b.until[bridgeOf(t, op)] = now.Add(goneFor)
+	b.said[bridgeOf(t, op)] = farewell{status, now.Add(goneFor)}
 }
 
 // send forwards the plan. Where the answer of an older API is that it is gone, the
 // same query goes to its successor at once: nothing has run. Any 404 or 410 is such
 // an answer, for these operations look nothing up; whoever may have made it, the
 // older API did not answer.
+//
+// That holds for this query. For those of others it counts only when the successor
+// gave an answer, so that the tenant can do without the older API, and when there was
+// nothing in the request's address that the 404 may have been for.
 func (p *Proxy) send(ctx context.Context, x *Exchange, pl *plan) (*http.Response, error) {
 	if x.bridged() {
 		pl.bridge(x.Sent)
+		return p.forward(ctx, x, pl)
 	}
 	resp, err := p.forward(ctx, x, pl)
-	if err != nil || x.Tenant.Hunting != HuntingAuto || x.bridged() || resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusGone {
+	if err != nil || x.Tenant.Hunting != HuntingAuto || resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusGone {
 		return resp, err
 	}
 	next := p.successor(x.Operation)
-	if next == nil {
-		return resp, nil
+	if next == nil || x.Method == http.MethodHead || !pl.safe() && !pl.body.again() {
+		return resp, nil // of a body that is too long to be kept nothing is left to send
 	}
-	p.Bridges.put(x.Tenant, x.Operation)
-	if !pl.body.again() {
-		return resp, nil // too long to be kept: the caller's next one goes to Graph
-	}
-	status := resp.StatusCode
 	attempt{outcome: answered, resp: resp}.discard()
-	x.Sent, x.Retired, x.Renewed = next, x.region(), false
+	x.Sent, x.Said, x.Retired = next, resp.StatusCode, x.region()
+	x.Renewed, x.Arrived = false, 0 // another token, and nothing that was carried out
 	if x.Bearer, x.Decision, err = p.decide(ctx, x); err != nil {
-		return nil, x.insteadOf(status, err)
+		return nil, err
 	}
 	if x.Order, x.Choice, err = p.order(ctx, x); err != nil {
-		return nil, x.insteadOf(status, err)
+		return nil, err
 	}
 	pl.bridge(next)
-	return p.forward(ctx, x, pl)
+	if resp, err = p.forward(ctx, x, pl); err == nil && resp.StatusCode == http.StatusOK && x.plain() {
+		p.Bridges.put(x.Tenant, x.Operation, x.Said)
+	}
+	return resp, err
 }
 
-// insteadOf adds to a refusal why another API is asked.
-func (x *Exchange) insteadOf(status int, err error) error {
+// plain reports whether the request's address is the operation's own and no more.
+func (x *Exchange) plain() bool {
+	return !x.HasQuery && asciiLower(x.Path.String()) == asciiLower(x.Operation.Path)
+}
+
+// because adds to a refusal on the way to a successor why that was asked, where the
+// tenant's configuration alone does not say it.
+func (x *Exchange) because(err error) error {
 	var refused *Refusal
-	if errors.As(err, &refused) {
-		refused.Message = fmt.Sprintf("Microsoft answered %d to %s %s: that API is gone. %s", status, x.Method, x.Operation.Path, refused.Message)
+	if !x.bridged() || x.Tenant.Hunting != HuntingAuto || !errors.As(err, &refused) {
+		return err
 	}
+	switch refused.Code {
+	case MissingPermission, TokenUnavailable, RegionUnavailable, InvalidAnswer:
+	default:
+		return err // nothing of the successor's
+	}
+	op := x.Operation
+	why := fmt.Sprintf("%s %s ended on %s. ", op.Method, op.Path, op.Sunset)
+	if x.Said != 0 {
+		why = fmt.Sprintf("Microsoft answered %d to %s %s: that API is gone. ", x.Said, op.Method, op.Path)
+	}
+	refused.Message = why + refused.Message
 	return err
+}
+
+// crosses refuses what the bridge has no form for.
+func (x *Exchange) crosses() error {
+	if !x.bridged() || x.Method != http.MethodHead {
+		return nil
+	}
+	return &Refusal{
+		Code: MethodNotAllowed,
+		Message: fmt.Sprintf("HEAD %s: what is asked there goes to %s as a query (hunting: %s of tenant %s), which would run for an answer that nobody gets. GET it.",
+			x.Operation.Path, x.Sent.Service.Application(), x.Tenant.Hunting, x.Tenant.Name),
+		Allow: http.MethodGet,
+	}
 }
 
 // bridge directs the plan to the successor of its operation. The body stays: what
@@ -184,15 +238,16 @@ func (x *Exchange) insteadOf(status int, err error) error {
 // JSON where the caller did not: curl calls what it is given with -d a form. The
 // older APIs get such a type as it came, for nobody knows what they make of it.
 //
-// One older call is a GET and has its query in the parameter key instead.
+// One older call is a GET and has its query in the parameter key instead. It gets a
+// body of its own: the caller's, if there is one, was never what is asked.
 func (pl *plan) bridge(next *policy.Operation) {
-	if pl.safe() && pl.body.keep {
+	if pl.safe() {
 		key, _ := parameter(pl.query, "key")
 		text, err := json.Marshal(struct{ Query string }{key})
 		if err != nil {
 			panic(err) // a string alone
 		}
-		pl.body.kept, pl.body.length = text, int64(len(text))
+		pl.body = &body{kept: text, keep: true, length: int64(len(text))}
 		pl.header["Content-Type"] = []string{"application/json"}
 		delete(pl.header, "Content-Encoding")
 	}
@@ -210,101 +265,5 @@ func (pl *plan) bridge(next *policy.Operation) {
 	text := bytes.TrimLeft(unmarked(pl.body.kept), " \t\r\n")
 	if bytes.HasPrefix(text, []byte("{")) && json.Valid(text) {
 		pl.header["Content-Type"] = []string{"application/json"}
-	}
-}
-
-// ofGraph are headers that tell of the answer in Graph's form.
-var ofGraph = []string{"Accept-Ranges", "Content-Range", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest", "Etag", "Last-Modified", "Odata-Version", "Preference-Applied", "Location", "Content-Location"}
-
-// unbridge gives Graph's answer the header of an older one. The error is a refusal:
-// it is no answer to a hunting query.
-func (x *Exchange) unbridge(h http.Header, status int) error {
-	for _, name := range ofGraph {
-		delete(h, name)
-	}
-	switch {
-	case status >= http.StatusBadRequest:
-	case status != http.StatusOK:
-		return refusal(InvalidAnswer, "Microsoft Graph answered %d to a hunting query, which has no such answer. It is not passed on.", status)
-	case !rewritable(h):
-		return refusal(InvalidAnswer, "Microsoft Graph answered a hunting query with something that is not JSON. It is not passed on.")
-	}
-	h["Content-Type"] = []string{"application/json; charset=utf-8"}
-	return nil
-}
-
-// bridgedError passes on an error of Graph's in the shape of the older APIs.
-func (p *Proxy) bridgedError(w *answer, resp *http.Response, x *Exchange) error {
-	body, err := plainStart(resp, hunting.MaxError+1)
-	if err != nil {
-		return brokeOff(err)
-	}
-	if len(body) > hunting.MaxError {
-		body = nil
-	}
-	text := hunting.Error(resp.StatusCode, firstOf(resp.Header, "Request-Id", "X-Ms-Request-Id"), body)
-	h := w.Header()
-	h.Del("Content-Encoding")
-	h["Content-Length"] = []string{strconv.Itoa(len(text))}
-	return p.pass(w, bytes.NewReader(text), resp.StatusCode, false)
-}
-
-func firstOf(h http.Header, names ...string) string {
-	for _, name := range names {
-		if v := h.Get(name); v != "" {
-			return v
-		}
-	}
-	return ""
-}
-
-// plainStart reads the beginning of a body, unpacked; nothing where it is packed in
-// another way than was asked for, or is not packed at all.
-func plainStart(resp *http.Response, most int64) ([]byte, error) {
-	src := io.Reader(resp.Body)
-	switch encoding(resp.Header) {
-	case "", "identity":
-	case "gzip":
-		plain, err := gzip.NewReader(resp.Body)
-		if errors.Is(err, gzip.ErrHeader) || err == io.EOF {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		src = plain
-	default:
-		return nil, nil
-	}
-	return io.ReadAll(io.LimitReader(src, most))
-}
-
-// retiring tells with an answer that Microsoft retires the operation: Deprecation
-// (RFC 9745), Sunset (RFC 8594) and links to the pages of it and of its successor
-// (RFC 9745, section 3, and RFC 5829). What Microsoft says of it by itself stands.
-func (p *Proxy) retiring(h http.Header, x *Exchange) {
-	op := x.Operation
-	if !op.Retires() {
-		return
-	}
-	if x.bridged() {
-		delete(h, "Deprecation") // said of Graph
-		delete(h, "Sunset")
-	}
-	if at := op.DeprecatedAt(); !at.IsZero() && h["Deprecation"] == nil {
-		h["Deprecation"] = []string{"@" + strconv.FormatInt(at.Unix(), 10)}
-	}
-	if at := op.SunsetAt(); !at.IsZero() && h["Sunset"] == nil {
-		h["Sunset"] = []string{at.Format(http.TimeFormat)}
-	}
-	links := slices.Clone(h["Link"]) // upstream's, and shared
-	if page := op.Page(); page != "" {
-		links = append(links, "<"+page+`>; rel="deprecation"; type="text/html"`)
-	}
-	if next := p.Policy.Catalog.Successor(op); next != nil && next.Page() != "" {
-		links = append(links, "<"+next.Page()+`>; rel="successor-version"; type="text/html"`)
-	}
-	if len(links) > 0 {
-		h["Link"] = links
 	}
 }

@@ -83,13 +83,57 @@ func TestAutoGoesToGraphOnceTheOldAPIIsGone(t *testing.T) {
 	t.Run("a body that is not kept is not sent again", func(t *testing.T) {
 		w := hunts(t, HuntingAuto, gives(404, `{}`), gives(200, graphAnswer))
 		long := `{"Query":"` + strings.Repeat("x", maxKept) + `"}`
-		if got := w.do("POST", runMDE, long); got.status != 404 || len(w.paths()) != 1 {
-			t.Errorf("the first: %d, asked %q", got.status, w.paths())
+		for range 2 { // nobody knows yet that Graph answers
+			if got := w.do("POST", runMDE, long); got.status != 404 {
+				t.Errorf("before: %d, asked %q", got.status, w.paths())
+			}
 		}
+		w.do("POST", runMDE, aQuery)
 		if got := w.do("POST", runMDE, long); got.status != 200 || got.body != mdeAnswer {
-			t.Errorf("the second: %d %.200s", got.status, got.body)
+			t.Errorf("afterwards: %d %.200s", got.status, got.body)
+		}
+		if want := []string{runMDE, runMDE, runMDE, runGraph, runGraph}; !slices.Equal(w.paths(), want) {
+			t.Errorf("asked %q, want %q", w.paths(), want)
 		}
 	})
+}
+
+// What one caller does must not decide where everybody's queries go: the older API
+// counts as gone for the tenant only when its plain call was answered so, and Graph
+// gave what was asked for.
+func TestOnlyAPlainCallThatGraphAnsweredIsRemembered(t *testing.T) {
+	for _, c := range []struct {
+		name, target string
+		graph        http.HandlerFunc
+		roles        []string
+		remembered   bool
+	}{
+		{"the path itself", runMDE, gives(200, graphAnswer), huntRoles, true},
+		{"in letters of another case", "/API/AdvancedQueries/Run", gives(200, graphAnswer), huntRoles, true},
+		{"with a version", "/api/v1.0/advancedqueries/run", gives(200, graphAnswer), huntRoles, false},
+		{"with a query", runMDE + "?api-version=9", gives(200, graphAnswer), huntRoles, false},
+		{"with an empty query", runMDE + "?", gives(200, graphAnswer), huntRoles, false},
+		{"without Graph's permission", runMDE, gives(200, graphAnswer), []string{"AdvancedQuery.Read.All"}, false},
+		{"with an error of Graph's", runMDE, gives(500, ``), huntRoles, false},
+		{"with a bad query", runMDE, gives(400, `{"error":{"code":"BadRequest","message":"m"}}`), huntRoles, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			gone := true
+			w := hunts(t, HuntingAuto, func(rw http.ResponseWriter, r *http.Request) {
+				if gone {
+					gives(404, `{}`)(rw, r)
+					return
+				}
+				gives(200, `{"Schema":[],"Results":["old"]}`)(rw, r)
+			}, c.graph, func(o *options) { o.roles = c.roles })
+			w.do("POST", c.target, aQuery)
+			gone = false
+			got := w.do("POST", runMDE, aQuery)
+			if strings.Contains(got.body, "old") == c.remembered || got.status != 200 {
+				t.Errorf("the next got %d %s, asked %q", got.status, got.body, w.paths())
+			}
+		})
+	}
 }
 
 // When the old API is gone and Graph may not be asked, the refusal says both.
@@ -129,6 +173,71 @@ func TestWhatGraphNeedsIsSaidWhenTheOldAPIIsGone(t *testing.T) {
 	})
 }
 
+// Whoever is refused for Graph's sake learns why Graph is asked at all, the first and
+// whoever comes later.
+func TestEveryRefusalOnTheWayToGraphSaysWhy(t *testing.T) {
+	const said = "Microsoft answered 410 to POST " + runMDE + ": that API is gone. "
+	over := func(d *Deps) {
+		c, err := policy.NewCatalog([]policy.Operation{{ID: "hunting.runMDE", Sunset: "2026-01-01"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Policy.Catalog = c
+		granting(t, policy.Entries("hunt"), nil)(d)
+	}
+	dead := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+	lost := func(w *world) {
+		w.entra.set(func(e *entra) { e.roles = []string{"AdvancedQuery.Read.All"} })
+	}
+	fails := func(after http.HandlerFunc) http.HandlerFunc {
+		n := 0
+		return func(w http.ResponseWriter, r *http.Request) {
+			if n++; n == 1 {
+				gives(200, graphAnswer)(w, r)
+				return
+			}
+			after(w, r)
+		}
+	}
+	for _, c := range []struct {
+		name       string
+		graph      http.HandlerFunc
+		warm       func(*world) // after a call that was answered; nil: there was none
+		more       func(*Deps)
+		code, said string
+	}{
+		{"no answer, at once", dead, nil, nil, "RegionUnavailable", said},
+		{"no answer of a query, at once", gives(200, `{"value":[]}`), nil, nil, "InvalidAnswer", said},
+		{"no answer, later", fails(dead), func(*world) {}, nil, "RegionUnavailable", said},
+		{"no permission any more, later", fails(gives(401, `{}`)), lost, nil, "", ""}, // Microsoft's own no
+		{"no answer, after the day", dead, nil, over, "RegionUnavailable", "POST " + runMDE + " ended on 2026-01-01. "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := hunts(t, HuntingAuto, gives(410, ``), c.graph, with(func(d *Deps) {
+				if c.more != nil {
+					c.more(d)
+				}
+			}))
+			if c.warm != nil {
+				if got := w.do("POST", runMDE, aQuery); got.status != 200 {
+					t.Fatalf("the first: %d %s", got.status, got.body)
+				}
+				c.warm(w)
+			}
+			got := w.do("POST", runMDE, aQuery)
+			if got.code() != c.code || !strings.HasPrefix(got.message(), c.said) || strings.Count(got.message(), "gone") > 1 {
+				t.Errorf("got %d %s", got.status, got.body)
+			}
+		})
+	}
+	t.Run("what has nothing to do with Graph does not", func(t *testing.T) {
+		w := hunts(t, HuntingAuto, nil, nil, with(over), with(func(d *Deps) { granting(t, policy.Entries("read"), nil)(d) }))
+		if got := w.do("POST", runMDE, aQuery); got.code() != "NotGranted" || strings.Contains(got.message(), "ended on") {
+			t.Errorf("got %d %s", got.status, got.body)
+		}
+	})
+}
+
 // bare is a proxy for questions of what is sent, and a tenant.
 func bare(t *testing.T, way Hunting, additions ...policy.Operation) (*Proxy, *Tenant, map[string]*policy.Operation) {
 	t.Helper()
@@ -160,16 +269,18 @@ func TestWhatIsSentOverTime(t *testing.T) {
 		if got := p.Sends("contoso")(mde); !slices.Equal(got, []*policy.Operation{mde, graph}) {
 			t.Errorf("it may go to %v", got)
 		}
-		p.Bridges.put(tn, mde)
+		p.Bridges.put(tn, mde, 410)
 		is("once it is gone", mde, graph)
 		is("of the other", xdr, xdr)
-		if got := p.Sends("contoso")(mde); !slices.Equal(got, []*policy.Operation{graph}) {
-			t.Errorf("it may go to %v", got)
+		if got := p.Sends("contoso")(mde); !slices.Equal(got, []*policy.Operation{mde, graph}) {
+			t.Errorf("once it is gone, for an hour, it may go to %v", got) // and then the older one is asked again
 		}
-		other := *tn
-		other.ID = "2"
-		if got := p.sends(&other, mde, time.Now()); got != mde {
-			t.Error("one tenant's memory is another's")
+		elsewhere, other := *tn, *tn
+		elsewhere.Cloud, other.ID = "dod", "2"
+		for _, tn := range []*Tenant{&elsewhere, &other} {
+			if got := p.sends(tn, mde, time.Now()); got != mde {
+				t.Errorf("the memory of one tenant is that of %s in %q", tn.ID, tn.Cloud)
+			}
 		}
 		time.Sleep(goneFor - time.Second)
 		is("within the hour", mde, graph)
@@ -210,15 +321,15 @@ func TestWhatIsGoneTakesBoundedMemory(t *testing.T) {
 		op := ops["hunting.runMDE"]
 		of := func(i int) *Tenant { return &Tenant{Tenant: tenant.Tenant{ID: tenant.ID(strconv.Itoa(i))}} }
 		for i := range maxGone + 10 {
-			b.put(of(i), op)
+			b.put(of(i), op, 404)
 		}
-		if len(b.until) != maxGone || b.gone(of(maxGone+1), op) || !b.gone(of(0), op) {
-			t.Errorf("%d are remembered", len(b.until))
+		if len(b.said) != maxGone || b.gone(of(maxGone+1), op) != 0 || b.gone(of(0), op) != 404 {
+			t.Errorf("%d are remembered", len(b.said))
 		}
 		time.Sleep(goneFor)
-		b.put(of(maxGone+1), op)
-		if len(b.until) != 1 || !b.gone(of(maxGone+1), op) {
-			t.Errorf("%d are remembered after the hour", len(b.until))
+		b.put(of(maxGone+1), op, 404)
+		if len(b.said) != 1 || b.gone(of(maxGone+1), op) != 404 {
+			t.Errorf("%d are remembered after the hour", len(b.said))
 		}
 	})
 }

@@ -97,6 +97,23 @@ func TestWhatIsNoAnswerOfGraphsIsNotPassedOn(t *testing.T) {
 	}
 }
 
+// An answer that came whole and is none will be none when it is asked for again; one
+// that says it is not all is no answer of the older APIs, which had no pages.
+func TestAnAnswerThatIsNoneIsNotCalledBroken(t *testing.T) {
+	for name, c := range map[string]struct{ graph, words, retry string }{
+		"another document": {`{"value":[]}`, "is not that of a hunting query", ""},
+		"an error inside":  {`{"schema":[{"name":"A"}],"results":[{"A":1}],"error":{"code":"QueryLimits","message":"partial"}}`, "is not that of a hunting query", ""},
+		"a next page":      {`{"schema":[{"name":"A"}],"results":[{"A":1}],"@odata.nextLink":"https://graph.microsoft.com/v1.0/x"}`, "is not that of a hunting query", ""},
+		"half of it":       {graphAnswer[:100], "broke off", "1"},
+	} {
+		w := hunts(t, HuntingGraph, nil, gives(200, c.graph))
+		got := w.do("POST", runMDE, aQuery)
+		if got.code() != "InvalidAnswer" || !strings.Contains(got.message(), c.words) || strings.Contains(got.message(), "Try again") != (c.retry != "") || got.header.Get("Retry-After") != c.retry {
+			t.Errorf("%s: %d %s, Retry-After %q", name, got.status, got.body, got.header.Get("Retry-After"))
+		}
+	}
+}
+
 // An answer that has begun and then breaks off, or turns out to be none, breaks the
 // caller's connection.
 func TestALongAnswerThatBreaksNeverLooksComplete(t *testing.T) {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -28,7 +29,7 @@ func TestTheQueryOfAParameterGoesToGraphInABody(t *testing.T) {
 			if got.status != 200 || got.body != mdeAnswer {
 				t.Errorf("got %d %s", got.status, got.body)
 			}
-			a := w.regions[0].requests()[0]
+			a := w.asked()[0]
 			if a.method != "POST" || a.target != runGraph || a.body != c.want || a.header.Get("Content-Type") != "application/json" {
 				t.Errorf("what arrived: %s %s %s %v, want %s", a.method, a.target, a.body, a.header, c.want)
 			}
@@ -43,7 +44,7 @@ func TestTheQueryOfAParameterGoesToGraphInABody(t *testing.T) {
 func TestTheQueryOfAParameterGoesTheOldWayUntilThatIsGone(t *testing.T) {
 	for way, want := range map[Hunting][]string{
 		HuntingLegacy: {runByKey + "?key=T"},
-		HuntingAuto:   {runByKey + "?key=T", runGraph, runGraph},
+		HuntingAuto:   {runByKey + "?key=T", runGraph, runByKey + "?key=T"}, // a caller's key may be what it has no answer for
 	} {
 		w := hunts(t, way, gives(http.StatusGone, `{"error":{"code":"Gone","message":"x"}}`), gives(200, graphAnswer))
 		got := w.do("GET", runByKey+"?key=T", "")
@@ -51,8 +52,8 @@ func TestTheQueryOfAParameterGoesTheOldWayUntilThatIsGone(t *testing.T) {
 			if got.status != 200 || got.body != mdeAnswer {
 				t.Errorf("%s: got %d %s", way, got.status, got.body)
 			}
-			if head := w.do("HEAD", runByKey+"?key=T", ""); head.status != 200 || head.body != "" {
-				t.Errorf("HEAD: got %d %q", head.status, head.body)
+			if head := w.do("HEAD", runByKey+"?key=T", ""); head.status != http.StatusGone {
+				t.Errorf("HEAD, which Graph has nothing for: got %d %q", head.status, head.body)
 			}
 		} else if got.status != http.StatusGone {
 			t.Errorf("%s: got %d %s", way, got.status, got.body)
@@ -63,16 +64,75 @@ func TestTheQueryOfAParameterGoesTheOldWayUntilThatIsGone(t *testing.T) {
 	}
 }
 
-// A condition on the body holds of no query that stands elsewhere.
+// Whatever a caller sends beside it, and however much, what runs is the parameter.
+func TestTheParameterRunsBesideABodyOfAnyLength(t *testing.T) {
+	long := `{"Query":"EmailEvents //` + strings.Repeat("x", maxKept) + `"}`
+	for way, want := range map[Hunting]int{HuntingGraph: 1, HuntingAuto: 2} {
+		w := hunts(t, way, gives(http.StatusNotFound, ``), gives(200, graphAnswer))
+		got := w.do("GET", runByKey+"?key=T", long, "Content-Type", "application/json", "Content-Encoding", "identity", "Expect", "100-continue")
+		all := w.asked()
+		if got.status != 200 || got.body != mdeAnswer || len(all) != want {
+			t.Fatalf("%s: got %d %s after %d requests", way, got.status, got.body, len(all))
+		}
+		if a := all[want-1]; a.body != `{"Query":"T"}` || a.length != int64(len(a.body)) || a.header.Get("Content-Type") != "application/json" || a.header["Content-Encoding"] != nil {
+			t.Errorf("%s: Graph got %.80s %v", way, a.body, a.header)
+		}
+	}
+}
+
+// HEAD of it would be a whole query whose answer nobody gets.
+func TestHEADDoesNotCrossTheBridge(t *testing.T) {
+	w := hunts(t, HuntingGraph, nil, gives(200, graphAnswer))
+	got := w.do("HEAD", runByKey+"?key=T", "")
+	rec := w.recordsOf(got)[0]
+	if got.status != http.StatusMethodNotAllowed || got.header.Get("Allow") != "GET" || got.body != "" || len(w.asked()) != 0 {
+		t.Errorf("got %d %v, asked %d times", got.status, got.header, len(w.asked()))
+	}
+	if rec["code"] != "MethodNotAllowed" || !strings.Contains(fmt.Sprint(rec["reason"]), "Microsoft Graph") || rec["operation"] != "hunting.runMDEByKey" {
+		t.Errorf("record %v", rec)
+	}
+	if e := w.do("GET", "/-/explain?method=HEAD&path="+runByKey, "").body; !strings.Contains(e, `"MethodNotAllowed"`) {
+		t.Errorf("explain says %s", e)
+	}
+}
+
+// A condition on the body cannot be told of a query that stands elsewhere, whatever it
+// asks and whichever way the query goes.
 func TestAConditionOnTheBodyDoesNotHoldOfAParameter(t *testing.T) {
-	w := hunts(t, HuntingGraph, nil, gives(200, graphAnswer), with(granting(t, []policy.Entry{when(t, `request.body.Query.startsWith("DeviceInfo")`, "hunt")}, nil)))
-	if got := w.do("GET", runByKey+"?key=DeviceInfo", ""); got.status != 403 || got.code() != "NotGranted" {
-		t.Errorf("got %d %s", got.status, got.body)
+	for _, condition := range []string{
+		`request.body.Query.startsWith("DeviceInfo")`,
+		`!has(request.body.Query) || !request.body.Query.contains("EmailEvents")`,
+		`request.body == null`,
+	} {
+		for _, way := range []Hunting{HuntingLegacy, HuntingAuto, HuntingGraph} {
+			w := hunts(t, way, nil, gives(200, graphAnswer), with(granting(t, []policy.Entry{when(t, condition, "hunt")}, nil)))
+			for _, body := range []string{"", aQuery} {
+				got := w.do("GET", runByKey+"?key=DeviceInfo", body, "Content-Type", "application/json")
+				if got.code() != "NotGranted" || body == "" && !strings.Contains(got.message(), "stands in the parameter key") {
+					t.Errorf("%s when %s, body %q: %d %s", way, condition, body, got.status, got.body)
+				}
+			}
+			var e Explanation
+			if err := json.Unmarshal([]byte(w.do("GET", "/-/explain?path="+runByKey, "").body), &e); err != nil || e.Allowed || e.Code != NotGranted || e.When != "" {
+				t.Errorf("explain: %v %+v", err, e)
+			}
+			if n := len(w.asked()); n > 0 {
+				t.Errorf("%s when %s: %d requests went out", way, condition, n)
+			}
+		}
 	}
-	if got := w.do("GET", runByKey+"?key=DeviceInfo", aQuery); got.status != 403 {
-		t.Errorf("a body that is not what is asked opens it: %d %s", got.status, got.body)
-	}
-	if n := len(w.regions[0].requests()); n > 0 {
-		t.Errorf("%d requests went out", n)
-	}
+	t.Run("one that does not look at it does", func(t *testing.T) {
+		w := hunts(t, HuntingGraph, nil, gives(200, graphAnswer), with(granting(t, []policy.Entry{when(t, `request.tenant == "contoso"`, "hunt")}, nil)))
+		if got := w.do("GET", runByKey+"?key=T", ""); got.status != 200 {
+			t.Errorf("got %d %s", got.status, got.body)
+		}
+	})
+	t.Run("denying the one says nothing of the other, and a pattern denies both", func(t *testing.T) {
+		for denied, status := range map[string]int{"hunting.runMDE": 200, "hunting.*": 403} {
+			w := hunts(t, HuntingGraph, nil, gives(200, graphAnswer), with(granting(t, policy.Entries("hunt"), policy.Entries(denied))))
+			if got := w.do("GET", runByKey+"?key=T", ""); got.status != status {
+				t.Errorf("deny %s: got %d %s", denied, got.status, got.body)
+			}
+		}
+	})
 }

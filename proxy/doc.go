@@ -28,11 +28,17 @@
 //   - audit writes the record, whatever happened; for a write one more before it
 //     is sent.
 //
+// Three things leave this way. What a tool asks for to log in is answered behind the
+// guard (placeholder.go). A sealed download link goes guard, tenant, open, grant, and
+// then to storage, with no token (download.go). And an older hunting call may go out as
+// Microsoft Graph's (bridge.go): then audience, permission and region are those of what
+// is sent, and grants, approval and records those of what was asked for.
+//
 // A step takes what it needs and returns a value and an error; guard and forward,
 // which find many things, put them into the Exchange. An error that a caller
 // should understand is a *Refusal; any other becomes a bare 500. Refusals are
 // written in serve.go alone, Microsoft's answers in rewrite.go, and our own pages
-// in help.go, pages.go, explain.go and approvals.go.
+// in help.go, pages.go, explain.go, approvals.go and placeholder.go.
 //
 // # Vocabulary
 //
@@ -51,5 +57,10 @@
 //     service, never with a host.
 //   - region: where an endpoint of a service stands.
 //   - upstream: the endpoint that answers.
+//   - successor: the operation that takes the place of one that Microsoft retires.
+//   - placeholder token: what a tool gets that insists on logging in; it is worth
+//     nothing.
+//   - sealed link: a download link as the proxy gives it, for one tenant and client
+//     group.
 //   - refusal: an answer that the proxy makes itself.
 package proxy

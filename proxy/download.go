@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
 	"net/url"
-	"os"
+	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"defender-proxy/internal/canon"
@@ -62,9 +59,43 @@ func concealed(path string) string {
 	return path
 }
 
+// relays reports whether the links to storage in an operation's answer are sealed.
+func (p *Proxy) relays(x *Exchange) bool {
+	return p.Downloads != nil && x.Operation.SASLinks && len(x.Tenant.blobs) > 0
+}
+
+// wholly takes out of a request what asks for a part of an answer whose links are
+// sealed: a part may hold a part of a link.
+func (p *Proxy) wholly(h http.Header, x *Exchange) {
+	if p.relays(x) {
+		delete(h, "Range")
+		delete(h, "If-Range")
+	}
+}
+
+// sealable refuses a part of an answer whose links are sealed, and drops links to
+// storage from its headers.
+func (p *Proxy) sealable(resp *http.Response, x *Exchange) error {
+	if !p.relays(x) {
+		return nil
+	}
+	if resp.StatusCode == http.StatusPartialContent {
+		return &Refusal{Code: InvalidAnswer, Message: "Microsoft answered with a part that nobody asked for. It may hold a part of a download link, so it is not passed on.", RetryAfter: time.Second}
+	}
+	for _, name := range linkNames {
+		if slices.ContainsFunc(resp.Header[name], func(link string) bool { _, ok := x.Tenant.blobs.link(link); return ok }) {
+			delete(resp.Header, name)
+		}
+	}
+	return nil
+}
+
+// linkNames are the headers that hold links.
+var linkNames = [...]string{"Location", "Content-Location", "Operation-Location"}
+
 // relayed seals the download links of a document.
 func (p *Proxy) relayed(src io.Reader, x *Exchange) io.Reader {
-	if p.Downloads == nil || !x.Operation.SASLinks || len(x.Tenant.blobs) == 0 {
+	if !p.relays(x) {
 		return src
 	}
 	return links.NewDownloads(src, func(link string) (string, bool) { return p.sealed(link, x) })
@@ -103,6 +134,9 @@ func (p *Proxy) download(w *answer, r *http.Request, x *Exchange) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := dropBody(w, r); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	resp, err := p.fetch(ctx, cancel, x, blobRequest(r, u, p.Version))
@@ -122,10 +156,10 @@ func (p *Proxy) opened(x *Exchange) (*url.URL, error) {
 		return nil, &Refusal{Code: InvalidLink, Err: err, Message: fmt.Sprintf(
 			"The download link is none of this proxy's, is not whole, or was made for another tenant or client group than %s. Links also end when the proxy starts anew, unless an operator sets relay.keys. %s", x.Client.Name, again)}
 	}
-	u, allowed := x.Tenant.blobs.link(d.URL)
-	if u != nil {
-		x.File = fileOf(u)
+	if named, perr := url.Parse(d.URL); perr == nil && named.Host != "" {
+		x.File = fileOf(named)
 	}
+	u, allowed := x.Tenant.blobs.link(d.URL)
 	op, known := p.Policy.Catalog.ByID(d.Operation)
 	if known {
 		x.Operation = op
@@ -133,8 +167,10 @@ func (p *Proxy) opened(x *Exchange) (*url.URL, error) {
 	switch {
 	case err != nil:
 		return nil, &Refusal{Code: LinkExpired, Err: err, Message: fmt.Sprintf("The download link expired at %s. %s", d.Expires.UTC().Format(time.RFC3339), again)}
-	case !allowed || !known:
-		return nil, refusal(InvalidLink, "The download link leads to a place that the proxy's configuration does not name any more. %s An operator finds the hosts under blob_hosts of the tenant's cloud.", again)
+	case !known:
+		return nil, &Refusal{Code: InvalidLink, Err: errNoOperation, Message: fmt.Sprintf("The download link was given by operation %s, which the proxy's catalog does not have any more. %s", d.Operation, again)}
+	case !allowed:
+		return nil, &Refusal{Code: InvalidLink, Err: errNoBlobHost, Message: fmt.Sprintf("The download link leads to a place that the proxy's configuration does not name any more. %s An operator finds the hosts under blob_hosts of the tenant's cloud.", again)}
 	}
 	x.Decision = p.Policy.Granted(op, x.Client.Grants, x.situation())
 	if x.Decision.Verdict == policy.NotGranted {
@@ -148,125 +184,22 @@ func (p *Proxy) opened(x *Exchange) (*url.URL, error) {
 	return u, nil
 }
 
-// fileOf names a file for records: its host and path, without the signature.
-func fileOf(u *url.URL) string { return redact.Short(asciiLower(u.Host) + u.EscapedPath()) }
+var (
+	errNoOperation = errors.New("the operation that gave the link is not in the catalog")
+	errNoBlobHost  = errors.New("the link's host is not among blob_hosts")
+)
 
-// blobHeaders are the request headers that go to storage, beside those that begin
-// with If-. x-ms-range is Azure's own Range, which clients use for what is larger than
-// 4 GiB (learn.microsoft.com/rest/api/storageservices, "Specifying the range header
-// for Blob service operations", read 2026-11).
-var blobHeaders = [...]string{"Range", "Accept", "Accept-Encoding", "Accept-Language", "User-Agent", "X-Ms-Range", "X-Ms-Client-Request-Id"}
+// maxFile bounds, in bytes, the name of a file in records. A sample of Microsoft's has
+// 258 (learn.microsoft.com/defender-endpoint/api/export-certificate-inventory-assessment,
+// section 2.6.2, read 2026-11), and the parts of an export differ at their ends.
+const maxFile = 2 << 10
 
-// blobRequest makes the request for storage. What the caller accepts goes out as it
-// is: a file that is stored in gzip is not to be unpacked on the way.
-func blobRequest(in *http.Request, u *url.URL, version string) *http.Request {
-	header := make(http.Header, 8)
-	for _, name := range blobHeaders {
-		if values, ok := in.Header[name]; ok {
-			header[name] = values
-		}
+// fileOf names a file for records: its host and path, without the signature. Of one
+// that is too long the middle is left out.
+func fileOf(u *url.URL) string {
+	s := redact.Text(asciiLower(u.Host) + u.EscapedPath())
+	if len(s) > maxFile {
+		s = s[:maxFile/2] + "…" + s[len(s)-maxFile/2:]
 	}
-	for name, values := range in.Header {
-		if strings.HasPrefix(name, "If-") {
-			header[name] = values
-		}
-	}
-	for _, v := range in.Header["Connection"] {
-		for name := range strings.SplitSeq(v, ",") {
-			header.Del(strings.TrimSpace(name))
-		}
-	}
-	if _, ok := header["User-Agent"]; !ok {
-		header["User-Agent"] = []string{"defender-proxy/" + version}
-	}
-	return &http.Request{
-		Method: in.Method, URL: u, Host: u.Host, Header: header,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
-}
-
-// fetch sends the request, once, and waits for the answer to begin as long as for one
-// of an API's. cancel ends ctx; the answer's body is the caller's to close.
-func (p *Proxy) fetch(ctx context.Context, cancel context.CancelCauseFunc, x *Exchange, req *http.Request) (*http.Response, error) {
-	connecting := time.AfterFunc(p.Limits.ConnectTimeout, func() { cancel(errNoConnection) })
-	defer connecting.Stop()
-	waiting := time.AfterFunc(p.Limits.ConnectTimeout+p.Limits.FirstByteTimeout, func() { cancel(errNoAnswer) })
-	defer waiting.Stop()
-	var connected atomic.Bool
-	early := 0
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) {
-			connecting.Stop()
-			connected.Store(true)
-		},
-		Got1xxResponse: func(int, textproto.MIMEHeader) error {
-			if early++; early > maxEarly {
-				return errFlooded
-			}
-			return nil
-		},
-	})
-	resp, err := p.Transport.RoundTrip(req.WithContext(traced))
-	if cause := context.Cause(ctx); cause != nil {
-		if err == nil {
-			_ = resp.Body.Close() // it came just as it was given up
-		}
-		return nil, noFile(x, cause)
-	}
-	if err != nil {
-		if connected.Load() { // then its text may quote what was sent, or came
-			err = withoutBytes(err)
-		}
-		return nil, noFile(x, err)
-	}
-	x.FirstByte = time.Since(x.Start)
-	resp.Body = &upstreamBody{
-		ReadCloser: resp.Body, ctx: ctx, cancel: cancel, pause: p.Limits.FirstByteTimeout,
-		timer: time.AfterFunc(p.Limits.FirstByteTimeout, func() { cancel(errNoAnswer) }),
-	}
-	return resp, nil
-}
-
-// noFile words that storage gave no answer.
-func noFile(x *Exchange, err error) error {
-	if errors.Is(err, context.Canceled) {
-		return err // the caller left
-	}
-	r := &Refusal{
-		Code:       RegionUnavailable,
-		Message:    fmt.Sprintf("Storage did not answer for %s (%s). Try again; an operator finds out whether the proxy's machine can reach that host.", x.File, public(err)),
-		Err:        err,
-		Timeout:    errors.Is(err, errNoConnection) || errors.Is(err, errNoAnswer) || errors.Is(err, os.ErrDeadlineExceeded),
-		RetryAfter: 5 * time.Second,
-	}
-	if errors.Is(err, errFlooded) {
-		r.Code = InvalidAnswer
-	}
-	return r
-}
-
-// passFile passes an answer of storage's on: status and body as they come, the headers
-// cleaned. Azure's own errors are answers like any other.
-func (p *Proxy) passFile(w *answer, r *http.Request, resp *http.Response) error {
-	bodiless := r.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified
-	switch status := resp.StatusCode; {
-	case status == http.StatusSwitchingProtocols:
-		return &Refusal{Code: InvalidAnswer, Message: "Storage answered with something that nobody asked for. Try again.", Err: errSwitched, RetryAfter: time.Second}
-	case status >= 300 && status < 400 && status != http.StatusNotModified:
-		return refusal(InvalidAnswer, "Storage's answer is a redirect (%d). It is not followed: a download link leads to one place only.", status)
-	case !bodiless && endless(resp):
-		return brokeOff(errEndless)
-	}
-	clean(resp.Header)
-	h := w.Header()
-	for name, values := range resp.Header {
-		switch name {
-		case "Location", "Content-Location", "Operation-Location":
-			// They lead past the proxy, and may be signed.
-		default:
-			h[name] = values
-		}
-	}
-	h["Proxy-Status"] = []string{"defender-proxy; next-hop=storage"}
-	return p.pass(w, resp.Body, resp.StatusCode, !bodiless && resp.ContentLength < 0)
+	return s
 }

@@ -67,6 +67,8 @@ type Exchange struct {
 	Arrived   int            // attempts that had a connection, so that some of them may have arrived, repeats with another token too
 	Waited    time.Duration  // because Microsoft asked for it
 	Renewed   bool           // the token was refused, and another one asked for
+	Took      time.Duration  // the last attempt, until its answer began
+	Said      int            // the status with which the operation said that it is gone, now or before; 0: it did not
 	Retired   regions.Name   // that said that the operation is gone, so that its successor was asked; empty: none
 	Body      *body          // nil until the plan is made
 	Gone      bool           // the caller had left when the exchange ended
@@ -101,19 +103,23 @@ func (x *Exchange) with(ctx context.Context) context.Context {
 
 func exchangeOf(r *http.Request) *Exchange { return r.Context().Value(exchangeKey{}).(*Exchange) }
 
-// base is what links lead to: the listener's public URL, or the scheme and the
-// accepted Host of the request, and the tenant's prefix if the caller used one. A
-// tool that calls a name of Microsoft's has it built in and trusts no other: its
-// links stay on that name.
+// base is what links lead to: the origin, and the tenant's prefix if the caller used
+// one.
 func (x *Exchange) base(host string) string {
-	base := x.Listener.publicURL
-	if _, theirs := regions.MicrosoftHost(host); theirs || base == "" {
-		base = x.Listener.names.Scheme() + "://" + host
+	if x.Named == "" {
+		return x.origin(host)
 	}
-	if x.Named != "" {
-		base += "/t/" + x.Named
+	return x.origin(host) + "/t/" + x.Named
+}
+
+// origin is the listener's public URL, or the scheme and the accepted Host of the
+// request. A tool that calls a name of Microsoft's has it built in and trusts no
+// other: its links stay on that name.
+func (x *Exchange) origin(host string) string {
+	if _, theirs := regions.MicrosoftHost(host); theirs || x.Listener.publicURL == "" {
+		return x.Listener.names.Scheme() + "://" + host
 	}
-	return base
+	return x.Listener.publicURL
 }
 
 // region is the one that answered, or was tried last.

@@ -121,6 +121,11 @@ func (p *Proxy) Explain(ctx context.Context, q Question) (Explanation, error) {
 
 func (p *Proxy) explanation(ctx context.Context, x *Exchange, q Question) Explanation {
 	view := Explanation{Method: redact.Short(x.Method), Path: redact.Short(q.Path), Client: x.Client.Name}
+	if path, ok := p.login(x.Method, q.Path); ok {
+		view.Allowed, view.Sent = true, path
+		view.Message = "A tool logs in there, and the proxy answers it with a placeholder token, or with what leads to one. It asks for no grant and no token of Microsoft's."
+		return view
+	}
 	err := p.wouldBe(ctx, x, q, &view)
 	if err != nil {
 		refused := asRefusal(err)
@@ -154,6 +159,17 @@ func (p *Proxy) explanation(ctx context.Context, x *Exchange, q Question) Explan
 	return view
 }
 
+// login gives the path of a target, and whether a tool logs in there.
+func (p *Proxy) login(method, target string) (string, bool) {
+	raw, _, _ := strings.Cut(target, "?")
+	path, err := canon.Parse(raw)
+	if err != nil || !p.PlaceholderToken {
+		return "", false
+	}
+	_, path, _ = path.CutTenant()
+	return path.String(), p.isPlaceholder(path) && loginMethod(method)
+}
+
 // wouldBe walks a request through the steps of serve that send nothing.
 func (p *Proxy) wouldBe(ctx context.Context, x *Exchange, q Question, view *Explanation) (err error) {
 	raw, _, _ := strings.Cut(q.Path, "?")
@@ -173,7 +189,11 @@ func (p *Proxy) wouldBe(ctx context.Context, x *Exchange, q Question, view *Expl
 		return err
 	}
 	op := x.Operation
-	x.Sent = p.sends(x.Tenant, op, x.AsOf)
+	x.Sent, x.Said = p.instead(x.Tenant, op, x.AsOf)
+	defer func() { err = x.because(err) }()
+	if err = x.crosses(); err != nil {
+		return err
+	}
 	view.Operation, view.Service, view.Class, view.Needs = op.ID, op.Service, op.Class, x.Sent.Application
 	if x.bridged() {
 		view.Sent, view.SentAs = x.Sent.Path, x.Sent.ID

@@ -32,6 +32,12 @@ type plan struct {
 	hasQuery bool // a question mark stood there
 	header   http.Header
 	body     *body
+
+	// What forward has used of the limits, which hold for the whole request: it may
+	// go to an operation and then to its successor.
+	begun   time.Time
+	waits   waits
+	arrived int // regions that were reached
 }
 
 // plan builds the outgoing request from nothing: the method and path that were
@@ -41,12 +47,14 @@ func (p *Proxy) plan(x *Exchange, w http.ResponseWriter, r *http.Request) (*plan
 	if err != nil {
 		return nil, err
 	}
+	header := p.headers.outgoing(r.Header, p.Version)
+	p.wholly(header, x)
 	return &plan{
 		method:   x.Method,
 		path:     x.Path.String(),
 		query:    x.Query,
 		hasQuery: x.HasQuery,
-		header:   p.headers.outgoing(r.Header, p.Version),
+		header:   header,
 		body:     b,
 	}, nil
 }
@@ -88,22 +96,23 @@ const maxSent = 3
 //   - once more what was answered with 401, when there is another token,
 //   - reads and hunting queries to the region that asked for a little patience.
 //
-// At most maxSent regions are reached, and what was sent is sent to another one
+// At most maxSent regions are reached, or one more, of the successor of an operation
+// that is gone, and what was sent is sent to another one
 // only as far as the pool's budget for repeats goes, so that an outage is not
 // multiplied. No attempt begins when the time of a whole one is over, waits not
 // counted, so that a region that hangs leaves room for one more try. The answer's
 // body is the caller's to close.
 func (p *Proxy) forward(ctx context.Context, x *Exchange, pl *plan) (*http.Response, error) {
-	defer func() { x.BytesIn = pl.body.read.Load() }()
-	begun := time.Now()
+	defer func() { x.BytesIn = x.Body.read.Load() }()
+	if pl.begun.IsZero() {
+		pl.begun, pl.waits.left = time.Now(), p.Limits.MaxWait
+	}
 	pool := x.upstream().Regions
-	waits := waits{left: p.Limits.MaxWait}
-	arrived := 0
 	begin := func() bool { // whether there is time for another attempt
-		return time.Since(begun)-waits.total < p.Limits.ConnectTimeout+p.Limits.FirstByteTimeout
+		return time.Since(pl.begun)-pl.waits.total < p.Limits.ConnectTimeout+p.Limits.FirstByteTimeout
 	}
 	for i := 0; i < len(x.Order); {
-		last := i+1 == len(x.Order) || arrived+1 >= maxSent
+		last := i+1 == len(x.Order) || pl.arrived+1 >= maxSent
 		var repeat func() bool
 		if !last && pl.body.keep && p.repeatable(x, pl) {
 			repeat = func() bool { return begin() && pool.Repeat() }
@@ -113,25 +122,25 @@ func (p *Proxy) forward(ctx context.Context, x *Exchange, pl *plan) (*http.Respo
 			return nil, err
 		}
 		if a.outcome != unsent {
-			arrived++
+			pl.arrived++
 		}
 		switch {
 		case a.outcome != answered && pl.body.failed.Load() != nil:
 			return nil, pl.body.failure(a.err)
 		case a.outcome != answered && ctx.Err() != nil:
 			return nil, a.err // the caller left
-		case i+1 < len(x.Order) && arrived < maxSent && begin() && p.elsewhere(x, pl, a) && (a.outcome == unsent || a.paid || pool.Repeat()):
+		case i+1 < len(x.Order) && pl.arrived < maxSent && begin() && p.elsewhere(x, pl, a) && (a.outcome == unsent || a.paid || pool.Repeat()):
 			a.discard()
 			i++
 			x.Order = reachableFirst(x.Order, i)
 		case a.outcome != answered:
 			return nil, p.unavailable(x, pl, fmt.Errorf("region %s: %w", x.Order[i].Region, a.err), a.outcome)
-		case begin() && p.patient(x, pl, a.resp, &waits):
+		case begin() && p.patient(x, pl, a.resp, &pl.waits):
 			a.discard()
-			if err := p.wait(ctx, x, &waits); err != nil {
+			if err := p.wait(ctx, x, &pl.waits); err != nil {
 				return nil, err
 			}
-			arrived--
+			pl.arrived--
 		default:
 			x.FirstByte = time.Since(x.Start)
 			return a.resp, nil
@@ -186,7 +195,12 @@ func (p *Proxy) try(ctx context.Context, x *Exchange, pl *plan, e regions.Endpoi
 	if err := p.freshen(ctx, x); err != nil {
 		return attempt{}, err
 	}
-	a := p.attempt(ctx, x, pl, e, repeat)
+	timed := func() attempt {
+		begun := time.Now()
+		defer func() { x.Took = time.Since(begun) }()
+		return p.attempt(ctx, x, pl, e, repeat)
+	}
+	a := timed()
 	if a.outcome != answered || a.resp.StatusCode != http.StatusUnauthorized || x.Renewed || !pl.body.again() {
 		return a, nil
 	}
@@ -199,7 +213,7 @@ func (p *Proxy) try(ctx context.Context, x *Exchange, pl *plan, e regions.Endpoi
 	if err != nil {
 		return attempt{}, err
 	}
-	return p.attempt(ctx, x, pl, e, repeat), nil
+	return timed(), nil
 }
 
 // ill reports whether a status speaks of the region's health rather than of the
@@ -281,7 +295,7 @@ func withoutBytes(err error) error {
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		return os.ErrDeadlineExceeded
 	}
-	return fmt.Errorf("the answer is malformed (%T)", innermost(err))
+	return fmt.Errorf("%w (%T)", errMalformed, innermost(err))
 }
 
 func innermost(err error) error {

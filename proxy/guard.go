@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"defender-proxy/internal/canon"
+	"defender-proxy/internal/egress"
+	"defender-proxy/internal/links"
 	"defender-proxy/internal/listen"
 	"defender-proxy/internal/redact"
 )
@@ -20,6 +22,9 @@ import (
 func (p *Proxy) guard(x *Exchange, r *http.Request) error {
 	if err := p.admit(x, r); err != nil {
 		return err
+	}
+	if egress.FromProxy(r.Header) {
+		return cameRound()
 	}
 	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
 		return &Refusal{
@@ -47,6 +52,13 @@ func (p *Proxy) guard(x *Exchange, r *http.Request) error {
 		return err
 	}
 	target, login, err := x.linkTarget(r.Host)
+	if err != nil && x.Named != "" {
+		if _, plain := links.NewTarget(x.origin(r.Host)); plain == nil { // it is no tenant's name, then
+			if _, unknown := p.tenant(x); unknown != nil {
+				return unknown
+			}
+		}
+	}
 	if err != nil {
 		return &Refusal{Code: InvalidRequest, Message: fmt.Sprintf("The Host %q cannot stand in a link: it is a name or an address, and perhaps a port.", redact.Short(r.Host)), Err: err}
 	}
@@ -55,6 +67,17 @@ func (p *Proxy) guard(x *Exchange, r *http.Request) error {
 		return notALogin(x, r)
 	}
 	return nil
+}
+
+// cameRound refuses what a proxy like this one sent, whatever is asked, before anything
+// can be sent on: where two lead to each other, one request would become as many as
+// there is room for.
+func cameRound() *Refusal {
+	return &Refusal{
+		Code:    InvalidRequest,
+		Message: "The request was sent by a defender-proxy, this one or another (CDN-Loop), and would go round, so it is not sent on. Microsoft's name leads to a proxy where it was sent from: an operator sets its real address or a DNS server there, in egress.resolve, or corrects the endpoints under clouds.",
+		As:      http.StatusLoopDetected,
+	}
 }
 
 // maxFields is how many header fields a request may have. Browsers send some

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -71,6 +72,12 @@ func (r *packedReader) Read(p []byte) (int, error) {
 // out in one piece. The status goes out with the first piece, so that an answer
 // that fails at once can still be refused.
 func (p *Proxy) pass(w *answer, src io.Reader, status int, flush bool) error {
+	return p.passPieces(w, src, status, flush, flush)
+}
+
+// passPieces is pass where the first piece is flushed, or all the others are.
+func (p *Proxy) passPieces(w *answer, src io.Reader, status int, first, others bool) error {
+	flush := first
 	conn := http.NewResponseController(w.ResponseWriter)
 	buf := buffers.Get().(*[64 << 10]byte)
 	defer buffers.Put(buf)
@@ -96,6 +103,7 @@ func (p *Proxy) pass(w *answer, src io.Reader, status int, flush bool) error {
 		if flush {
 			_ = conn.Flush()
 		}
+		flush = others
 	}
 }
 
@@ -113,3 +121,11 @@ func fill(src io.Reader, buf []byte, once bool) (n int, err error) {
 }
 
 var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// isStatus reports whether the status of an answer is one (RFC 9110, section 15);
+// net/http panics at some that are none.
+func isStatus(status int) bool { return status >= 200 && status <= 599 }
+
+func noStatus(whose string, status int) *Refusal {
+	return &Refusal{Code: InvalidAnswer, Message: fmt.Sprintf("%s answered with status %03d, which is none. Try again.", whose, status), RetryAfter: time.Second}
+}

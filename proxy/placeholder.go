@@ -17,6 +17,11 @@ func (p *Proxy) isPlaceholder(path canon.Path) bool {
 	return ok
 }
 
+// loginMethod reports whether a tool may log in with a method.
+func loginMethod(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodPost
+}
+
 // placeholder answers a tool that insists on logging in, if the operator lets it.
 //
 // No tenant is looked up, behind /t/NAME either: the answer must not tell who has
@@ -29,7 +34,7 @@ func (p *Proxy) placeholder(w *answer, r *http.Request, x *Exchange) error {
 	switch {
 	case !p.PlaceholderToken:
 		return &Refusal{Code: UnknownOperation, Message: p.unknownPath(x.Path)}
-	case r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodPost:
+	case !loginMethod(r.Method):
 		return &Refusal{
 			Code:    MethodNotAllowed,
 			Message: fmt.Sprintf("%s is where a tool logs in, and not with the method %s: GET or POST it.", redact.Short(x.Path.String()), redact.Short(r.Method)),
@@ -55,7 +60,9 @@ func (p *Proxy) placeholder(w *answer, r *http.Request, x *Exchange) error {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Proxy-Status", "defender-proxy") // ours, and no error
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(body) // nobody is left to tell
+	if r.Method != http.MethodHead { // its body goes nowhere, and would be counted
+		_, _ = w.Write(body) // nobody is left to tell
+	}
 	return nil
 }
 

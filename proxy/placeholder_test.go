@@ -299,6 +299,11 @@ func TestALoginOfHEADHasTheHeadersOfGET(t *testing.T) {
 			t.Errorf("HEAD %s: %d %q with Content-Length %s; GET has %s", path, head.status, head.body, head.header.Get("Content-Length"), get.header.Get("Content-Length"))
 		}
 	}
+	for _, rec := range w.lines(2 * len(logins)) {
+		if sent, _ := rec["bytes_out"].(float64); (sent == 0) != (rec["method"] == "HEAD") {
+			t.Errorf("the record of %v %v has %v bytes", rec["method"], rec["path"], sent)
+		}
+	}
 }
 
 // What is in the body does not matter. A long one, one that never ends and one that

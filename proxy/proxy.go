@@ -109,10 +109,11 @@ type Limits struct {
 
 // Patience is the longest that a request whose body has come may wait for its
 // answer to begin: for a region to be measured; for an attempt that ends late and
-// one more that hangs to its end; for another token and one attempt more with it;
-// and as long as Microsoft asks for.
+// one more that hangs to its end; for another token and one attempt more with it; for
+// a region, a token, an attempt and another token and attempt of an operation's
+// successor; and as long as Microsoft asks for.
 func (l Limits) Patience() time.Duration {
-	return l.ConnectTimeout + 3*(l.ConnectTimeout+l.FirstByteTimeout) + 2*longestWait + l.MaxWait
+	return 2*l.ConnectTimeout + 5*(l.ConnectTimeout+l.FirstByteTimeout) + 4*longestWait + l.MaxWait
 }
 
 // Approval says which operations wait for a second person.

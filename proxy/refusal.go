@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"defender-proxy/internal/egress"
 	"defender-proxy/internal/token"
 	"defender-proxy/policy"
 	"defender-proxy/regions"
@@ -87,7 +88,7 @@ type Refusal struct {
 	Err error
 	// Timeout makes RegionUnavailable a 504.
 	Timeout bool
-	// As is a status in place of the code's own, for InvalidRequest: 417, 431 or 505.
+	// As is a status in place of the code's own, for InvalidRequest: 417, 431, 505 or 508.
 	As int
 	// RetryAfter goes into the header of its name, in whole seconds and at least
 	// one, where it is not 0: waiting helps.
@@ -279,6 +280,9 @@ func tokenUnavailable(x *Exchange, err error) error {
 		why = "the proxy's credential for it cannot be used as it stands. An operator finds the reason under /-/ready of the admin listener."
 	case token.Unreachable:
 		why = "Entra ID cannot be reached. An operator finds the reason under /-/ready of the admin listener."
+		if egress.TellsOfLoop(e.Sentence) {
+			why = "a name that it is asked for under leads back to the proxy, this one or another like it. An operator sets its real address or a DNS server in egress.resolve, and finds the name under /-/ready of the admin listener."
+		}
 	case token.BadAnswer:
 		why = "Entra ID answered with something that is not a token for it. An operator finds the reason under /-/ready of the admin listener."
 	}

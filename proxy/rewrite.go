@@ -27,12 +27,18 @@ func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exch
 	if r.Method != http.MethodHead && endless(resp) {
 		return brokeOff(errEndless)
 	}
+	if !isStatus(resp.StatusCode) {
+		return noStatus("Microsoft", resp.StatusCode)
+	}
 	if echoes(resp.Header, x.Bearer.Authorization()) {
 		return &Refusal{Code: InvalidAnswer, Message: "Microsoft's answer has a header that holds the proxy's token. It is not passed on."}
 	}
 	h := w.Header()
 	clean(resp.Header)
 	if err := linkHeaders(resp, x.Target); err != nil {
+		return err
+	}
+	if err := p.sealable(resp, x); err != nil {
 		return err
 	}
 	for name, values := range resp.Header {
@@ -57,6 +63,9 @@ func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exch
 		return p.pass(w, resp.Body, resp.StatusCode, resp.ContentLength < 0)
 	}
 	h.Del("Content-Length")
+	for _, name := range ofBytes {
+		delete(h, name)
+	}
 	zipped := encoding(resp.Header) == "gzip"
 	pack := zipped && accepts(r.Header["Accept-Encoding"], "gzip")
 	if zipped && !pack {
@@ -102,10 +111,14 @@ func (p *Proxy) rewrite(w *answer, r *http.Request, resp *http.Response, x *Exch
 	return p.pass(w, whole, resp.StatusCode, false)
 }
 
+// ofBytes are headers that tell of the very bytes of a body, which may be others once
+// its links are rewritten. ETag stays: callers send it back in If-Match.
+var ofBytes = [...]string{"Accept-Ranges", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest"}
+
 // turn gives the plain body of an answer as the caller gets it.
 func (p *Proxy) turn(src io.Reader, x *Exchange) io.Reader {
 	if x.bridged() {
-		return hunting.NewReader(src, shapes[x.Operation.ID], x.FirstByte-x.Waited)
+		return hunting.NewReader(src, shapes[x.Operation.ID], x.Took)
 	}
 	return p.relayed(p.linked(src, x), x)
 }
@@ -147,7 +160,7 @@ func endless(resp *http.Response) bool {
 // is not passed on: the caller would follow it past the proxy. Other links that
 // lead elsewhere are Microsoft's to give.
 func linkHeaders(resp *http.Response, target links.Target) error {
-	for _, name := range [...]string{"Location", "Content-Location", "Operation-Location"} {
+	for _, name := range linkNames {
 		values := resp.Header[name]
 		if len(values) == 0 {
 			continue
@@ -204,6 +217,13 @@ func (x *Exchange) answered(status int, err error) error {
 // brokeOff words an answer that did not come to its end. Where the caller left,
 // and took the request along, handle says so instead.
 func brokeOff(err error) *Refusal {
+	if errors.Is(err, hunting.ErrShape) {
+		return &Refusal{
+			Code:    InvalidAnswer,
+			Message: "What Microsoft Graph answered is not that of a hunting query as it is documented, or not the whole of it, so it has no form that the older API had. It is not passed on. An operator finds what is wrong with it in the audit record.",
+			Err:     err, // which holds nothing of the answer
+		}
+	}
 	return &Refusal{
 		Code:       InvalidAnswer,
 		Message:    "Microsoft's answer broke off or cannot be read. Try again.",

@@ -199,3 +199,23 @@ func TestWhatIsRelayedCannotActInABrowser(t *testing.T) {
 		}
 	}
 }
+
+// Sums and ranges are of the bytes that Microsoft sent. An ETag goes back to it as it
+// is, in If-Match.
+func TestSumsOfABodyGoWithItsBytes(t *testing.T) {
+	w := newWorld(t, options{})
+	sums := []string{"Content-Md5", "Digest", "Content-Digest", "Repr-Digest", "Accept-Ranges"}
+	for kind, kept := range map[string]bool{"application/json": false, "application/octet-stream": true} {
+		w.regions[0].answer(gives(200, `{"@odata.nextLink":"https://api.securitycenter.microsoft.com/api/alerts?$skip=1","value":[]}`, "Content-Type", kind,
+			"Content-MD5", "AAAA", "Digest", "sha-256=x", "Content-Digest", "sha-256=:x:", "Repr-Digest", "sha-256=:x:", "Accept-Ranges", "bytes", "ETag", `"strong"`))
+		got := w.do("GET", "/api/alerts", "")
+		for _, name := range sums {
+			if (got.header.Get(name) != "") != kept {
+				t.Errorf("%s: %s is %q", kind, name, got.header.Get(name))
+			}
+		}
+		if got.status != 200 || got.header.Get("ETag") != `"strong"` {
+			t.Errorf("%s: %d %v", kind, got.status, got.header)
+		}
+	}
+}

@@ -55,7 +55,11 @@ func (p *Proxy) serve(w *answer, r *http.Request, x *Exchange) (err error) {
 	if x.Operation, err = p.operation(x); err != nil {
 		return err
 	}
-	x.Sent = p.sends(x.Tenant, x.Operation, x.AsOf)
+	x.Sent, x.Said = p.instead(x.Tenant, x.Operation, x.AsOf)
+	defer func() { err = x.because(err) }()
+	if err = x.crosses(); err != nil {
+		return err
+	}
 	if x.Bearer, x.Decision, err = p.decide(ctx, x); err != nil {
 		return err
 	}
@@ -70,8 +74,8 @@ func (p *Proxy) serve(w *answer, r *http.Request, x *Exchange) (err error) {
 	var resp *http.Response
 	defer func() {
 		x.Gone = ctx.Err() != nil // end may wake a read, which ends the context too
-		plan.body.end()
-		if resp != nil { // last, because over HTTP/2 it waits for whoever reads the caller's body
+		x.Body.end()              // the plan may have got another one meanwhile
+		if resp != nil {          // last, because over HTTP/2 it waits for whoever reads the caller's body
 			_ = resp.Body.Close()
 		}
 	}()
@@ -102,7 +106,7 @@ func (p *Proxy) serve(w *answer, r *http.Request, x *Exchange) (err error) {
 	if resp, err = p.send(ctx, x, plan); err != nil {
 		return err
 	}
-	plan.body.hasten()
+	x.Body.hasten()
 	return x.answered(resp.StatusCode, p.rewrite(w, r, resp, x))
 }
 

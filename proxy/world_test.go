@@ -41,6 +41,7 @@ type world struct {
 	proxy   *Proxy
 	server  *httptest.Server // the proxy's listener
 	regions []*region
+	graph   *region // Microsoft Graph's only one, where there is Graph
 	records *recorder
 	entra   *entra
 	log     *syncBuffer
@@ -60,6 +61,7 @@ type options struct {
 	tls         bool           // the listener speaks TLS, and HTTP/2
 	life        int            // of tokens, in seconds; an hour when 0
 	graph       bool           // Microsoft Graph is there too
+	additions   []policy.Operation
 }
 
 var allRoles = []string{"Alert.Read.All", "Machine.Read.All", "Machine.Isolate", "Ti.ReadWrite.All", "AdvancedQuery.Read.All", "Library.Manage", "Incident.Read.All"}
@@ -92,7 +94,7 @@ func newWorld(t *testing.T, o options) *world {
 	// failure is reported.
 	monitor := regions.NewMonitor(regions.DefaultSettings(), transport)
 
-	catalog, err := policy.NewCatalog(nil)
+	catalog, err := policy.NewCatalog(o.additions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +121,9 @@ func newWorld(t *testing.T, o options) *world {
 	}
 	services := []policy.Service{"mde", "xdr"}
 	if o.graph {
-		cloud.Endpoints["graph"] = endpoints
+		w.graph = newRegion(t, regions.Global)
+		roots.AddCert(w.graph.server.Certificate())
+		cloud.Endpoints["graph"] = map[regions.Name]string{regions.Global: w.graph.server.URL}
 		services = append(services, "graph")
 	}
 	for i, name := range o.tenants {
@@ -279,6 +283,7 @@ type arrival struct {
 	header               http.Header
 	body                 string
 	length               int64
+	at                   time.Time
 }
 
 func newRegion(t *testing.T, name regions.Name) *region {
@@ -286,7 +291,7 @@ func newRegion(t *testing.T, name regions.Name) *region {
 	r.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		b, _ := io.ReadAll(req.Body)
 		r.mu.Lock()
-		r.arrived = append(r.arrived, arrival{req.Method, req.RequestURI, req.Host, req.Header.Clone(), string(b), req.ContentLength})
+		r.arrived = append(r.arrived, arrival{req.Method, req.RequestURI, req.Host, req.Header.Clone(), string(b), req.ContentLength, time.Now()})
 		h := r.handler
 		r.mu.Unlock()
 		if h == nil {

@@ -44,6 +44,9 @@ type parts struct {
 	// them; nil for a command that serves nobody.
 	proofs map[string]content
 
+	// sealed stands for the keys of download links, as sealingOf gives them.
+	sealed content
+
 	// retired is closed when other parts take the place of these.
 	retired chan struct{}
 	// serving counts the requests that began with these parts and have not ended.
@@ -220,21 +223,6 @@ func (p *parts) listen() error {
 		p.handlers = append(p.handlers, h)
 	}
 	return nil
-}
-
-// downloads makes the relay of download links, nil where it is off.
-func (p *parts) downloads() (*proxy.Downloads, error) {
-	if !p.config.Relay.Downloads {
-		return nil, nil
-	}
-	keys, err := p.config.Relay.SealingKeys(p.env)
-	if err != nil {
-		return nil, err
-	}
-	if len(keys) == 0 {
-		keys = [][]byte{p.sealing}
-	}
-	return proxy.NewDownloads(keys), nil
 }
 
 // connect gives every tenant the sources of its tokens. A live source serves the

@@ -48,7 +48,7 @@ Exits with 1 when anything is wrong.`,
 			if err != nil {
 				return err
 			}
-			r := checkReport{File: file, Warnings: slices.Concat(lines(cfg.Warnings), ended(cfg, time.Now()), folders(cfg))}
+			r := checkReport{File: file, Warnings: slices.Concat(lines(cfg.Warnings), ended(cfg, time.Now()), folders(cfg), p.widened(tenant, time.Now()))}
 			r.Impaired, r.Notices = p.checkCredentials(tenant)
 			if online {
 				ctx, cancel := context.WithTimeout(cmd.Context(), onlinePatience(len(p.tenants)))

@@ -31,14 +31,14 @@ func TestNamesAreAskedOfTheConfiguredServer(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r, _ := http.NewRequestWithContext(t.Context(), "GET", "http://localhost:1/", nil)
+		r, _ := http.NewRequestWithContext(t.Context(), "GET", "http://api.example:1/", nil)
 		if resp, err := out.RoundTrip(r); err == nil {
 			resp.Body.Close()
 		}
 	}()
 	question := make([]byte, 600)
 	n, _, err := server.ReadFrom(question)
-	if err != nil || !strings.Contains(string(question[:n]), "\x09localhost\x00") {
+	if err != nil || !strings.Contains(string(question[:n]), "\x03api\x07example\x00") {
 		t.Errorf("it was asked %q, %v", question[:n], err)
 	}
 	server.Close() // nobody answers any more

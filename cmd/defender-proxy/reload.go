@@ -89,7 +89,8 @@ func (s *service) replace(because string, quietly bool) (*admin.Reloaded, error)
 	if err == nil {
 		var held *config.Config
 		held, keys = s.started.hold(cfg, old.config)
-		if proofs := proofsOf(cfg); reflect.DeepEqual(cfg, s.read) && maps.Equal(proofs, old.proofs) {
+		sealed, unread := s.sealingOf(held)
+		if proofs := proofsOf(cfg); reflect.DeepEqual(cfg, s.read) && maps.Equal(proofs, old.proofs) && unread == nil && sealed == old.sealed {
 			next = old
 		} else if next, err = s.assemble(held, proofs, old); err != nil {
 			s.monitor.Keep(old.pools)

@@ -23,6 +23,7 @@ import (
 	"defender-proxy/internal/approval"
 	"defender-proxy/internal/audit"
 	"defender-proxy/internal/clients"
+	"defender-proxy/internal/egress"
 	"defender-proxy/internal/listen"
 	"defender-proxy/internal/usage"
 	"defender-proxy/regions"
@@ -135,6 +136,10 @@ func (p *pages) guarded(next http.Handler) http.Handler {
 		}
 		if v := listen.Violated(r); v != nil {
 			refuse(w, v.Status, "InvalidRequest", v.Reason)
+			return
+		}
+		if egress.FromProxy(r.Header) {
+			refuse(w, http.StatusLoopDetected, "InvalidRequest", "The request was sent by a defender-proxy (CDN-Loop), to this listener, which is for people. Correct the address where it was sent from: the endpoints under clouds, or egress.resolve.")
 			return
 		}
 		err := p.Names.Check(r)

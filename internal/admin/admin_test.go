@@ -252,13 +252,15 @@ func TestMetricsCountAndTheirLabelsAreBounded(t *testing.T) {
 	s.until("/-/ready", 200)
 	s.metrics.Observe(&audit.Record{Operation: "alerts.list", Class: "read", Status: 200, Region: "eu", Tried: []string{"us", "eu"}, Attempts: 2, BytesOut: 7, Duration: time.Second, FirstByte: time.Second})
 	s.metrics.Observe(&audit.Record{Status: 404, Code: "UnknownOperation"})
+	s.metrics.Observe(&audit.Record{Operation: "alerts.list", Class: "read", File: "a.example/c/f", Status: 206, BytesOut: 5, Duration: time.Hour})
 	text := s.get("/metrics").Body.String()
 	for _, want := range []string{
 		`defender_proxy_requests_total{code="200",operation="alerts.list"} 1`,
 		`defender_proxy_requests_total{code="404",operation="none"} 1`,
 		`defender_proxy_refusals_total{reason="UnknownOperation"} 1`,
 		`defender_proxy_attempts_total{region="us"} 1`, `defender_proxy_attempts_total{region="eu"} 1`,
-		`defender_proxy_bytes_total{direction="out"} 7`,
+		`defender_proxy_requests_total{code="206",operation="relay"} 1`, `defender_proxy_request_duration_seconds_count{class="relay"} 1`,
+		`defender_proxy_bytes_total{direction="out"} 12`,
 		`defender_proxy_request_duration_seconds_count{class="read"} 1`,
 		`defender_proxy_first_byte_seconds_count{region="eu"} 1`,
 		`defender_proxy_token_fetches_total{outcome="ok",service="mde",tenant="contoso"} 1`,

@@ -1,12 +1,14 @@
 package admin
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"defender-proxy/internal/clients"
@@ -69,5 +71,30 @@ func TestACertificateCountsOnceItWasVerified(t *testing.T) {
 		if _, ok := groups.Find(callerOf(r)); ok != c.want {
 			t.Errorf("%s: admitted is %t, want %t", c.name, ok, c.want)
 		}
+	}
+}
+
+// A proxy whose probes or calls lead to the operator's listener is told so, and nothing
+// is done for it.
+func TestWhatAProxySentIsNoOperators(t *testing.T) {
+	reloads := 0
+	s := newSide(t, func(_ *side, f *Sources) {
+		f.Reload = func(context.Context) (*Reloaded, error) {
+			reloads++
+			return &Reloaded{}, nil
+		}
+	})
+	for _, target := range []string{"/", "/-/healthy", "/-/reload", "/api/alerts"} {
+		for _, w := range []*httptest.ResponseRecorder{s.get(target, "CDN-Loop", "cdn.example, defender-proxy"), s.post(target, "", "CDN-Loop", "defender-proxy")} {
+			if w.Code != http.StatusLoopDetected || !strings.Contains(w.Body.String(), "sent by a defender-proxy") {
+				t.Errorf("%s: got %d %s", target, w.Code, w.Body)
+			}
+		}
+	}
+	if reloads > 0 {
+		t.Error("the configuration was read again")
+	}
+	if w := s.get("/-/healthy", "CDN-Loop", "cdn.example"); w.Code != http.StatusOK {
+		t.Errorf("got %d %s", w.Code, w.Body)
 	}
 }

@@ -38,7 +38,7 @@ func NewMetrics(version string) *Metrics {
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "defender_proxy_requests_total",
-			Help: "Requests by operation and HTTP code, refusals too.",
+			Help: "Requests by operation and HTTP code, refusals too; operation relay: downloads of files.",
 		}, []string{"operation", "code"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "defender_proxy_refusals_total",
@@ -46,7 +46,7 @@ func NewMetrics(version string) *Metrics {
 		}, []string{"reason"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "defender_proxy_request_duration_seconds",
-			Help:    "Time from the first byte of a request to the last of its answer, by class of operation.",
+			Help:    "Time from the first byte of a request to the last of its answer, by class of operation; relay: downloads of files.",
 			Buckets: durations,
 		}, []string{"class"}),
 		firstByte: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -96,7 +96,10 @@ func (m *Metrics) ConfigRead(ok bool, now time.Time) {
 // Observe counts one request by its record.
 func (m *Metrics) Observe(r *audit.Record) {
 	operation, class := r.Operation, r.Class
-	if operation == "" {
+	switch {
+	case r.File != "":
+		operation, class = relay, relay
+	case operation == "":
 		operation, class = "none", "none"
 	}
 	m.requests.WithLabelValues(operation, statusLabel(r.Status)).Inc()
@@ -115,6 +118,10 @@ func (m *Metrics) Observe(r *audit.Record) {
 	m.bytes.WithLabelValues("in").Add(float64(r.BytesIn))
 	m.bytes.WithLabelValues("out").Add(float64(r.BytesOut))
 }
+
+// relay is the operation and class of downloads that are relayed. They are counted
+// apart from the call that gave the link, because they take as long as a file is large.
+const relay = "relay"
 
 // statusLabel bounds the codes that upstream can make up.
 func statusLabel(status int) string {

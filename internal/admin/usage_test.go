@@ -212,6 +212,41 @@ func TestUsageComparesPermissionsUsedWithThoseHeld(t *testing.T) {
 	}
 }
 
+// What may be sent to either API needs both permissions, whichever was sent last: a
+// permission that usage calls unused is one that somebody takes away.
+func TestBothPermissionsOfAQueryThatMayGoEitherWayAreUsed(t *testing.T) {
+	s := newSide(t, granting(t, "hunt"))
+	s.with(func(s *side) { s.roles = []string{"AdvancedQuery.Read.All", "Alert.Read.All"} })
+	s.warm()
+	v := s.current()
+	op, ok := v.operation("hunting.runMDE")
+	if !ok {
+		t.Fatal("there is no such operation")
+	}
+	next := v.Catalog.Successor(op)
+	bridged := calls("soc", "contoso", op.ID, 3, 0)
+	bridged.Bridged = 3
+	refused := calls("soc", "contoso", op.ID, 0, 3)
+	for _, c := range []struct {
+		name         string
+		count        usage.Count
+		sends        []*policy.Operation
+		used, unused []policy.Permission
+	}{
+		{"all went to Graph, and the next may not", bridged, []*policy.Operation{op, next}, []policy.Permission{"AdvancedQuery.Read.All"}, []policy.Permission{"Alert.Read.All"}},
+		{"all went to Graph, and all will", bridged, []*policy.Operation{next}, nil, []policy.Permission{"Alert.Read.All", "AdvancedQuery.Read.All"}},
+		{"none went anywhere", refused, []*policy.Operation{op, next}, nil, []policy.Permission{"Alert.Read.All", "AdvancedQuery.Read.All"}},
+	} {
+		v.Tenants[0].Sends = func(*policy.Operation) []*policy.Operation { return c.sends }
+		row := v.Usage([]usage.Count{c.count}, usedAt).Tenants[0].Services[0]
+		slices.Sort(row.Unused)
+		slices.Sort(c.unused)
+		if !slices.Equal(row.Used, c.used) || !slices.Equal(row.Unused, c.unused) {
+			t.Errorf("%s: %+v, want used %v and unused %v", c.name, row, c.used, c.unused)
+		}
+	}
+}
+
 func TestThePageOfUsage(t *testing.T) {
 	counter := usage.New()
 	s := newSide(t, func(s *side, sources *Sources) {

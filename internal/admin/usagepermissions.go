@@ -24,6 +24,11 @@ func (v *View) tenantUsage(t Tenant, counts []usage.Count) TenantUsage {
 		if known && c.Bridged > 0 {
 			call(v.Catalog.Successor(op)) // whose permission the traffic needed
 		}
+		if known && c.Answered > 0 && t.Sends != nil {
+			for _, sent := range t.Sends(op) { // and the next may go either way
+				call(sent)
+			}
+		}
 	}
 	for _, a := range t.Access {
 		row := ServiceUsage{Service: a.Service}

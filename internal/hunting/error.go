@@ -19,19 +19,7 @@ const MaxError = 64 << 10
 // one that the older APIs document where Graph's means the same, so that callers
 // find what they look for; the message is Graph's.
 func Error(status int, id string, body []byte) []byte {
-	var graph struct {
-		Error struct {
-			Code, Message string
-			InnerError    struct { // Graph's pages print innererror too
-				Code, Message string
-				RequestID     string `json:"request-id"`
-			}
-		}
-	}
-	if json.Unmarshal(body, &graph) != nil {
-		graph.Error.Code, graph.Error.Message = "", "" // of half a document
-	}
-	e := graph.Error
+	e := read(body)
 	var old struct {
 		Error struct {
 			Code    string `json:"code"`
@@ -52,6 +40,32 @@ func Error(status int, id string, body []byte) []byte {
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }
 
+// graphError is an error of Graph's.
+type graphError struct {
+	Code, Message string
+	InnerError    struct { // Graph's pages print innererror too
+		Code, Message string
+		RequestID     string `json:"request-id"`
+	}
+}
+
+// read reads what can be read of an error. A member of another kind than usual, which
+// encoding/json passes over, takes nothing from the others; half a document says
+// nothing.
+func read(body []byte) (e graphError) {
+	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
+	var document struct{ Error json.RawMessage }
+	if !json.Valid(body) || json.Unmarshal(body, &document) != nil {
+		return e
+	}
+	if len(document.Error) > 0 && document.Error[0] == '"' {
+		_ = json.Unmarshal(document.Error, &e.Message)
+	} else {
+		_ = json.Unmarshal(document.Error, &e) // what it can
+	}
+	return e
+}
+
 // codes are those of learn.microsoft.com/defender-endpoint/api/common-errors, by
 // status where Graph's own says less.
 var codes = map[int]string{
@@ -68,5 +82,8 @@ func code(status int, graph string) string {
 	case graph == "" || strings.EqualFold(graph, "UnknownError") || strings.EqualFold(graph, "generalException"):
 		return cmp.Or(known, strings.ReplaceAll(http.StatusText(status), " ", ""), "Error")
 	}
-	return strings.ToUpper(graph[:1]) + graph[1:] // badRequest
+	if c := graph[0]; 'a' <= c && c <= 'z' {
+		return string(c-'a'+'A') + graph[1:] // badRequest
+	}
+	return graph
 }

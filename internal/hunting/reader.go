@@ -1,12 +1,9 @@
 package hunting
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -62,11 +59,13 @@ const (
 
 // Reader turns an answer of Graph's into one of the older shape. Members keep the
 // order in which they come, rows their bytes but for annotations (members whose
-// name has @odata. in it) of the row itself, and for names that differ from those of
-// columns in the case of letters alone; what lies deeper is the caller's data.
-// It hands out what it has whenever the source has no more, and holds no more than
-// maxSchema of it. An answer that breaks off or is none never looks complete: the
-// last brace goes out when the source has said io.EOF.
+// name has @odata. in it) of the row itself, and for names that differ from that of a
+// column in the case of ASCII letters alone and are the row's only ones of it; what
+// lies deeper is the caller's data. It hands out what it has whenever the source has no
+// more, but for the rest of a row from such a name on, and holds no more than maxSchema
+// or maxPending of it. An answer that breaks off or is none never looks complete: the
+// last brace goes out when the source has said io.EOF. Nor does one that tells of an
+// error or of more pages beside its rows.
 //
 // A Reader is for one goroutine. It takes its buffer from a pool at the first Read
 // and gives it back with the error that ends the stream, never earlier.
@@ -79,11 +78,12 @@ type Reader struct {
 	v       value
 	held    []byte // a name with what stands before it, or schema
 	names   *names // of the columns, once schema came
-	comma   bool   // something went out in the document
-	row     bool   // something went out in the row
-	drop    bool   // the row's member is an annotation
-	schema  bool   // came
-	results bool   // came
+	pending []pending
+	comma   bool // something went out in the document
+	row     bool // something went out in the row
+	drop    bool // the row's member is an annotation
+	schema  bool // came
+	results bool // came
 	rows    int64
 	size    int64 // of the rows, in bytes as they go out
 
@@ -111,7 +111,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for empty := 0; r.sent == len(r.out); empty++ {
+	for empty := 0; r.sent == r.ready(); empty++ {
 		if r.err != nil {
 			r.release()
 			return 0, r.err
@@ -119,7 +119,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 		if r.buf == nil {
 			r.buf = buffers.Get().(*[bufferSize]byte)
 		}
-		r.out, r.sent = r.out[:0], 0
+		r.keep()
 		n, err := r.src.Read(r.buf[:])
 		if n < 0 || n > len(r.buf) {
 			// The buffer was another answer's before: what src did not write must not
@@ -139,7 +139,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 			r.err = io.ErrNoProgress
 		}
 	}
-	n := copy(p, r.out[r.sent:])
+	n := copy(p, r.out[r.sent:r.ready()])
 	r.sent += n
 	return n, nil
 }
@@ -147,30 +147,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 func (r *Reader) release() {
 	if r.buf != nil {
 		buffers.Put(r.buf)
-		r.buf, r.out, r.held, r.sent = nil, nil, nil, 0
+		r.buf, r.out, r.held, r.pending, r.sent = nil, nil, nil, nil, 0
 	}
-}
-
-// finish ends the document, and gives io.EOF where it is whole.
-func (r *Reader) finish() error {
-	switch {
-	case r.place != atEnd:
-		return io.ErrUnexpectedEOF
-	case !r.schema || !r.results:
-		return fmt.Errorf("%w: schema or results is missing", ErrShape)
-	}
-	if r.shape == XDR {
-		r.out = append(r.out, r.stats()...)
-	}
-	r.out = append(r.out, '}')
-	return io.EOF
-}
-
-// stats are what of Stats can be told from here: Graph does not tell the resources
-// that a query used.
-func (r *Reader) stats() string {
-	return `,"Stats":{"ExecutionTime":` + strconv.FormatFloat(r.took.Seconds(), 'f', -1, 64) +
-		`,"dataset_statistics":[{"table_row_count":` + strconv.FormatInt(r.rows, 10) + `,"table_size":` + strconv.FormatInt(r.size, 10) + `}]}`
 }
 
 func wrong(what string) error { return fmt.Errorf("%w: %s", ErrShape, what) }
@@ -183,6 +161,9 @@ func (r *Reader) feed(data []byte) error {
 			return err
 		}
 		data = data[n:]
+	}
+	if len(r.pending) > 0 && len(r.out)-r.pending[0].at > maxPending {
+		r.settle()
 	}
 	return nil
 }
@@ -341,48 +322,4 @@ func (r *Reader) through(data []byte) (int, error) {
 		r.place = atNext
 	}
 	return n, nil
-}
-
-// value begins the value of a member of the document.
-func (r *Reader) value(c byte) (int, error) {
-	var name string
-	if json.Unmarshal(r.held, &name) != nil {
-		return 0, wrong("a member has no name")
-	}
-	r.v.reset()
-	r.held = r.held[:0]
-	switch is := func(known string) bool { return strings.ToLower(name) == known }; {
-	case is("schema"):
-		if r.schema || c != '[' && c != 'n' {
-			return 0, wrong("schema is no list, or there are two")
-		}
-		r.schema = true
-		r.member(`"Schema":`)
-		r.place = inSchema
-	case is("results"):
-		if r.results || c != '[' && c != 'n' {
-			return 0, wrong("results is no list, or there are two")
-		}
-		r.results = true
-		r.member(`"Results":`)
-		if c == 'n' {
-			r.place = inNull
-			return 0, nil
-		}
-		r.out = append(r.out, '[')
-		r.place = atRow
-		return 1, nil
-	default:
-		r.place = inOther
-	}
-	return 0, nil
-}
-
-// member sends the name of one of the document's members.
-func (r *Reader) member(name string) {
-	if r.comma {
-		r.out = append(r.out, ',')
-	}
-	r.comma = true
-	r.out = append(r.out, name...)
 }

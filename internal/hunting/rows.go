@@ -39,6 +39,7 @@ func (r *Reader) end(c byte) {
 	}
 	r.drop = false
 	r.emit([]byte{c})
+	r.settle()
 	r.rows++
 	r.place = atRowEnd
 }
@@ -51,14 +52,13 @@ func (r *Reader) rowName() {
 	if r.drop {
 		return
 	}
-	if name := r.names.column(r.held[at:]); name != "" {
-		r.held = append(r.held[:at], name...)
-	}
+	quoted := r.held[at:]
 	if !r.row && r.held[0] == ',' {
 		r.held = r.held[1:] // those before it were dropped
 	}
 	r.row = true
 	r.emit(r.held)
+	r.named(quoted, len(r.out)-len(quoted))
 }
 
 var mark = []byte("@odata.")

@@ -51,11 +51,13 @@ type place struct {
 // (learn.microsoft.com/defender-endpoint/api/get-package-sas-uri, read 2026-11); they
 // stay.
 //
+// A URL that src breaks off within is dropped, quote and all, because it may have come
+// nearly whole; where src ends with an error, so is what could have become one.
+//
 // All else passes byte for byte, in constant memory, and does not depend on how the
 // document arrives. One that isn't JSON comes to no harm beyond the strings it seems
-// to hold. The errors are those of src, after all the bytes that src gave. turn is
-// called within Read. The reader is for one goroutine and needs no Close, like a
-// Reader.
+// to hold. The errors are those of src, after the bytes that src gave. turn is called
+// within Read. The reader is for one goroutine and needs no Close, like a Reader.
 func NewDownloads(src io.Reader, turn func(url string) (string, bool)) io.Reader {
 	return &downloads{src: src, turn: turn}
 }
@@ -144,9 +146,13 @@ func (d *downloads) decide() bool {
 			continue
 		}
 		from, to, v := d.candidate(data[i+1:])
-		if v == more {
+		if v == more && d.err == nil {
 			d.pass = i
 			return i > 0
+		}
+		if v == more { // its end will never come
+			d.pass, d.skip = i, len(data)-i
+			return true
 		}
 		d.searched = 0
 		d.where.in = true
@@ -230,11 +236,12 @@ func closed(data []byte, from int) (end int, escaped, ok bool) {
 }
 
 // candidate judges the string value that data begins with, behind its quote. On
-// rewrite, data[from:to] is the URL, and url what it decodes to.
+// rewrite, data[from:to] is the URL, and url what it decodes to. On more behind the
+// end of src it is to be dropped.
 func (d *downloads) candidate(data []byte) (from, to int, v verdict) {
 	undecided := more
-	if d.err != nil {
-		undecided = leave // nothing comes any more
+	if d.err == io.EOF {
+		undecided = leave // it is too short for a link
 	}
 	s := scanner{data: data}
 	quote := quoted(data)
@@ -260,7 +267,7 @@ func (d *downloads) candidate(data []byte) (from, to int, v verdict) {
 		if escaped {
 			d.searched--
 		}
-		return 0, 0, undecided
+		return 0, 0, more
 	}
 	d.url = d.url[:0]
 	for s.at = quote; s.at < end; {

@@ -56,9 +56,11 @@ func TestDownloadsAreFoundWhereAStringIsOne(t *testing.T) {
 		{"one that is much longer", `["` + strings.Repeat(long, 5) + `","https://b"]`, `["` + strings.Repeat(long, 5) + `","NEW(1)"]`, []string{"https://b"}},
 		{"as deep as can be", deep + `"https://b"`, deep + `"NEW(1)"`, []string{"https://b"}},
 		{"too deep, and behind it", deep + `["https://b"` + strings.Repeat("]", maxDepth) + `,"https://b"`, "", nil},
-		{"one that does not end", `["https://b`, "", nil},
-		{"one that ends in an escape", `["https://b\`, "", nil},
+		{"one that does not end", `[1,"https://b`, `[1,`, nil},
+		{"one that does not end, in quotation marks of its own", `[1,"\"https://b\"`, `[1,`, nil},
+		{"one that ends in an escape", `["https://b\`, `[`, nil},
 		{"one that ends in its scheme", `["htt`, "", nil},
+		{"a text that does not end", `["https`, "", nil},
 		{"no JSON", `]]}},::"https://b":"https://c""`, `]]}},::"NEW(1)":"NEW(2)""`, []string{"https://b", "https://c"}},
 		{"nothing at all", ``, "", nil},
 	} {
@@ -100,10 +102,14 @@ func TestWhatTurnGivesIsWrittenAsJSON(t *testing.T) {
 
 func TestErrorsOfTheSourceComeBehindItsBytes(t *testing.T) {
 	broken := errors.New("broken")
-	for _, doc := range []string{`{"value":"https://b`, `{"value":"https://b"`, `{"val`} {
-		got, err := io.ReadAll(NewDownloads(io.MultiReader(strings.NewReader(doc), iotest.ErrReader(broken)), func(string) (string, bool) { return "NEW", true }))
-		if want := strings.Replace(doc, `https://b"`, `NEW"`, 1); string(got) != want || err != broken {
-			t.Errorf("got %s, %v, want %s and the source's error", got, err, want)
+	for doc, want := range map[string]string{
+		`{"value":"https://b`: `{"value":`, `{"value":"https://b"`: `{"value":"NEW"`, `{"value":"htt`: `{"value":`, `{"value":"some text`: `{"value":"some text`, `{"val`: `{"val`,
+	} {
+		for name, src := range map[string]io.Reader{"whole": strings.NewReader(doc), "byte by byte": iotest.OneByteReader(strings.NewReader(doc))} {
+			got, err := io.ReadAll(NewDownloads(io.MultiReader(src, iotest.ErrReader(broken)), func(string) (string, bool) { return "NEW", true }))
+			if string(got) != want || err != broken {
+				t.Errorf("%s, %s: got %s, %v, want %s and the source's error", doc, name, got, err, want)
+			}
 		}
 	}
 	if _, err := io.ReadAll(NewDownloads(iotest.ErrReader(nil), nil)); err != io.ErrNoProgress {

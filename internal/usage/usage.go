@@ -50,12 +50,13 @@ type Counter struct {
 func New() *Counter { return &Counter{counts: make(map[Key]*Count)} }
 
 // Observe counts one record; those of other events than request are passed over,
-// and those that name no operation of the catalog. It does not keep the record.
+// those that name no operation of the catalog, and downloads of a file: the call that
+// gave their link is counted. It does not keep the record.
 func (c *Counter) Observe(r *audit.Record) {
 	if r.Event != audit.Request {
 		return
 	}
-	c.count(seen{Key{r.Client, r.Tenant, r.Operation}, r.Time, r.Code, r.Attempts, slices.Contains(r.Reported, notGranted), r.SentAs != ""})
+	c.count(seen{Key{r.Client, r.Tenant, r.Operation}, r.Time, r.Code, r.Attempts, slices.Contains(r.Reported, notGranted), r.SentAs != "", r.File != ""})
 }
 
 // seen is what of a record counts.
@@ -65,6 +66,7 @@ type seen struct {
 	code              string
 	attempts          int
 	reported, bridged bool
+	download          bool
 }
 
 // gone is the code of a caller that left before its answer ended: Microsoft has
@@ -84,7 +86,7 @@ func (c *Counter) count(s seen) {
 	if at.After(c.last) {
 		c.last = at
 	}
-	if k.Client == "" || k.Tenant == "" || k.Operation == "" {
+	if s.download || k.Client == "" || k.Tenant == "" || k.Operation == "" {
 		return
 	}
 	answered := s.attempts > 0 && (code == "" || code == gone)
@@ -175,6 +177,7 @@ func (c *Counter) Read(r io.Reader) (lines int, err error) {
 			Attempts        int
 			Reported        []string
 			SentAs          string `json:"sent_as"`
+			File            string
 		}
 		switch {
 		case len(line) == 0 || len(line) == 1:
@@ -183,7 +186,7 @@ func (c *Counter) Read(r io.Reader) (lines int, err error) {
 		default:
 			lines++
 			if rec.Event == audit.Request {
-				c.count(seen{Key{rec.Client, rec.Tenant, rec.Operation}, rec.Time, rec.Code, rec.Attempts, slices.Contains(rec.Reported, notGranted), rec.SentAs != ""})
+				c.count(seen{Key{rec.Client, rec.Tenant, rec.Operation}, rec.Time, rec.Code, rec.Attempts, slices.Contains(rec.Reported, notGranted), rec.SentAs != "", rec.File != ""})
 			}
 		}
 		if err == io.EOF {

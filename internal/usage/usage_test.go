@@ -40,6 +40,11 @@ var traffic = []audit.Record{
 	{Event: audit.Request, Time: at(13), Client: "soc", Tenant: "contoso", Operation: "hunting.runMDE", SentAs: "graph.hunting.run", Status: 200, Attempts: 2},
 	{Event: audit.Request, Time: at(13), Client: "soc", Tenant: "contoso", Operation: "hunting.runMDE", SentAs: "graph.hunting.run", Status: 403, Code: "MissingPermission", Attempts: 1},
 	{Event: audit.Request, Time: at(14), Status: 403, Code: "ClientNotAdmitted"},
+	{Event: audit.Request, Time: at(5), Client: "soc", Tenant: "contoso", Operation: "machineactions.getPackageUri", Status: 200, Attempts: 1},
+	{Event: audit.Request, Time: at(6), Client: "soc", Tenant: "contoso", Operation: "machineactions.getPackageUri", File: "a.example/c/f", Status: 200},
+	{Event: audit.Request, Time: at(7), Client: "soc", Tenant: "contoso", Operation: "machineactions.getPackageUri", File: "a.example/c/f", Status: 206, Reported: []string{"NotGranted"}},
+	{Event: audit.Request, Time: at(8), Client: "soc", Tenant: "contoso", Operation: "machineactions.getPackageUri", File: "a.example/c/f", Status: 410, Code: "LinkExpired"},
+	{Event: audit.Request, Time: at(9), Client: "soc", Tenant: "contoso", Operation: "machineactions.getPackageUri", File: "a.example/c/f", Status: 502, Code: "RegionUnavailable"},
 }
 
 var counted = []Count{
@@ -48,6 +53,7 @@ var counted = []Count{
 	{Key: Key{"bots", "contoso", "machines.isolate"}, Refused: 1},
 	{Key: Key{"soc", "contoso", "alerts.list"}, Answered: 3, Refused: 1, First: at(1), Last: at(3)},
 	{Key: Key{"soc", "contoso", "hunting.runMDE"}, Answered: 2, Bridged: 1, Refused: 1, First: at(12), Last: at(13)},
+	{Key: Key{"soc", "contoso", "machineactions.getPackageUri"}, Answered: 1, First: at(5), Last: at(5)},
 	{Key: Key{"soc", "fabrikam", "alerts.list"}, Answered: 1, First: at(5), Last: at(5)},
 	{Key: Key{"trial", "contoso", "machines.isolate"}, Answered: 2, Reported: 1, First: at(13), Last: at(14)},
 }

@@ -14,6 +14,7 @@ var mayGoOut = []string{
 	"Accept", "Accept-Encoding", "Accept-Language", "Accept-Charset", "Authorization", "Content-Type", "Content-Length", "Content-Encoding", "Content-Language",
 	"Content-Disposition", "User-Agent", "If-Match", "If-None-Match", "If-Modified-Since", "Range", "Prefer", "Consistencylevel", "Odata-Version",
 	"Odata-Maxversion", "Client-Request-Id", "X-Ms-Client-Request-Id", "Return-Client-Request-Id", "Mime-Version",
+	"Cdn-Loop", // the proxy's own, and nothing else in it
 }
 
 // carried sends a request with headers of an attacker's, and gives what of it
@@ -38,6 +39,9 @@ func (w *world) carried(line, headers, body string) simulator.Request {
 		if !slices.Contains(mayGoOut, name) {
 			w.t.Errorf("the header %s arrived: %q", name, r.Header[name])
 		}
+	}
+	if a := r.Header["Cdn-Loop"]; !slices.Equal(a, []string{"defender-proxy"}) {
+		w.t.Errorf("CDN-Loop arrived as %q", a)
 	}
 	if a := r.Header["Authorization"]; len(a) != 1 || r.Token == nil || r.Refused != "" {
 		w.t.Errorf("%d times Authorization arrived, the token was %+v, refused for %q", len(a), r.Token, r.Refused)
@@ -98,6 +102,7 @@ func TestAttackHeadersThatSayOtherwise(t *testing.T) {
 		// another caller
 		"X-Forwarded-For: 10.1.2.3", "X-Real-IP: 10.1.2.3", "X-Client-IP: 10.1.2.3", "True-Client-IP: 10.1.2.3", "CF-Connecting-IP: 10.1.2.3", "X-Cluster-Client-IP: 10.1.2.3", "X-ProxyUser-Ip: 10.1.2.3", "X-Azure-ClientIP: 10.1.2.3",
 		"X-MS-Client-Principal: eyJ9", "X-MS-Client-Principal-Name: admin", "X-MS-Token-AAD-Access-Token: eyJ9", "X-Remote-User: admin", "X-Forwarded-User: admin", "X-Forwarded-Access-Token: eyJ9", "X-ARR-ClientCert: MII", "X-Client-Cert: MII", "X-SSL-Client-Verify: SUCCESS", "SPIFFE-ID: spiffe://corp.example/admin",
+		"CDN-Loop: cdn.example, evil",
 		// another tenant or application
 		"X-Tenant: fabrikam", "X-MS-Tenant-Id: 44444444-4444-4444-4444-444444444444", "X-AnchorMailbox: a", "Client-Id: x",
 		// a credential of the caller's

@@ -25,8 +25,39 @@ const (
 	newGraph = "/v1.0/security/runHuntingQuery"
 )
 
-// hunting sets which API answers the older hunting calls.
-func hunting(c object, way string) { c["tenants"].([]object)[0]["hunting"] = way }
+// inGraph is the simulator's region that stands for Microsoft Graph's only endpoint.
+const inGraph = "au"
+
+// hunting sets which API answers the older hunting calls. Those are in some regions,
+// Microsoft Graph in one of its own.
+func hunting(c object, way string, regions ...string) {
+	c["tenants"].([]object)[0]["hunting"] = way
+	if way == "auto" { // what is tried has to be so after the day as well
+		var later []object
+		for _, id := range []string{"hunting.runMDE", "hunting.runXDR", "hunting.runMDEByKey"} {
+			later = append(later, object{"id": id, "sunset": "2999-01-01"})
+		}
+		c["policy"] = object{"operations": later}
+	}
+	endpoints := c["clouds"].([]object)[0]["endpoints"].(object)
+	endpoints["graph"] = object{"global": endpoints["mde"].(object)[inGraph]}
+	inRegions(c, append(regions, "global")...)
+}
+
+// apart fails where a hunting query came to a region of the other API, or with a token
+// that was not meant for it.
+func (w *world) apart() {
+	w.t.Helper()
+	for _, r := range w.upstream() {
+		path, _, _ := strings.Cut(r.Target, "?")
+		if path != newGraph && path != oldMDE && path != oldXDR {
+			continue
+		}
+		if (path == newGraph) != (r.Region == inGraph) || r.Host != strings.TrimPrefix(w.sim.Endpoint(r.Region), "https://") || r.Status == http.StatusUnauthorized {
+			w.t.Errorf("%s %s came to %s (%s), which answered %d", r.Method, r.Target, r.Region, r.Host, r.Status)
+		}
+	}
+}
 
 // legacyTool reads an answer as tools of the older APIs do: Schema for the columns,
 // Results for the rows, and for Defender XDR the statistics.
@@ -79,7 +110,7 @@ const fewProcesses = "DeviceProcessEvents | project Timestamp, FileName, Process
 // for what is gone.
 func TestNobodyNoticesThatTheOldHuntingAPIsAreGone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, setup{config: func(c object) { hunting(c, "auto"); inRegions(c, "eu", "uk") }})
+	w := newWorld(t, setup{config: func(c object) { hunting(c, "auto", "eu", "uk") }})
 	before := map[string]legacyTool{}
 	for _, path := range []string{oldMDE, oldXDR} {
 		out, err := w.hunt(path, fewProcesses)
@@ -127,13 +158,16 @@ func TestNobodyNoticesThatTheOldHuntingAPIsAreGone(t *testing.T) {
 	stop.Store(true)
 	asking.Wait()
 
+	w.apart()
+
 	// Of what is gone nobody asks again: the next goes to Graph alone.
 	w.sim.ResetRequests()
 	a := w.do(http.MethodPost, oldMDE, `{"Query":"DeviceInfo | take 1"}`) // without a type, as curl -d would have it of another kind
+	w.apart()
 	if got := w.upstream(); len(got) != 1 || got[0].Operation != "graph.hunting.run" || got[0].Header.Get("Content-Type") != "application/json" || a.status != http.StatusOK {
 		t.Errorf("asked %+v, answered %v", got, a)
 	}
-	if a.header.Get("Sunset") != "Mon, 01 Feb 2027 00:00:00 GMT" || a.header.Get("Deprecation") != "@1770336000" || !strings.Contains(strings.Join(a.header["Link"], ","), `rel="successor-version"`) {
+	if a.header.Get("Sunset") != "Tue, 01 Jan 2999 00:00:00 GMT" || a.header.Get("Deprecation") != "@1770336000" || !strings.Contains(strings.Join(a.header["Link"], ","), `rel="successor-version"`) {
 		t.Errorf("headers %v", a.header)
 	}
 	var rec struct {
@@ -166,7 +200,7 @@ func TestNobodyNoticesThatTheOldHuntingAPIsAreGone(t *testing.T) {
 	}
 	for i, id := range []string{"hunting.runMDE", "hunting.runXDR"} {
 		r := report.Retiring[i]
-		if r.Operation != id || r.Sunset != "2027-02-01" || r.Successor != "graph.hunting.run" || len(r.Clients) != 1 {
+		if r.Operation != id || r.Sunset != "2999-01-01" || r.Successor != "graph.hunting.run" || len(r.Clients) != 1 {
 			t.Errorf("%+v", r)
 			continue
 		}
@@ -178,7 +212,7 @@ func TestNobodyNoticesThatTheOldHuntingAPIsAreGone(t *testing.T) {
 		}
 	}
 	table := string(w.run(t, "usage", "--admin", w.admin))
-	if !strings.Contains(table, "Microsoft retires these operations") || !strings.Contains(table, "hunting.runXDR  2027-02-01") {
+	if !strings.Contains(table, "Microsoft retires these operations") || !strings.Contains(table, "hunting.runXDR  2999-01-01") {
 		t.Errorf("the command:\n%s", table)
 	}
 
@@ -205,7 +239,7 @@ func sameRow(a, b map[string]any) bool {
 // packed and plain, and the process hardly grows.
 func TestAHundredThousandRowsCrossTheBridge(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, setup{config: func(c object) { hunting(c, "graph"); inRegions(c, "eu") }})
+	w := newWorld(t, setup{config: func(c object) { hunting(c, "graph", "eu") }})
 	const query = `{"Query":"DeviceProcessEvents"}`
 	for range 5 { // warm
 		if _, err := w.hunt(oldMDE, fewProcesses); err != nil {
@@ -305,8 +339,7 @@ func (c *countingReader) Read(p []byte) (int, error) {
 func TestErrorsCrossTheBridgeInTheOldShape(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{sim: simulator.Config{Quotas: true}, config: func(c object) {
-		hunting(c, "graph")
-		inRegions(c, "eu")
+		hunting(c, "graph", "eu")
 		c["quota"] = object{"max_wait": "0s"}
 	}})
 	shape := func(a answer, status int, code, words string) {
@@ -332,7 +365,7 @@ func TestErrorsCrossTheBridgeInTheOldShape(t *testing.T) {
 		t.Errorf("no Retry-After: %v", last.header)
 	}
 	for kind, want := range map[simulator.FaultKind]string{simulator.FaultTruncate: "InvalidAnswer", simulator.FaultGarbage: "InvalidAnswer"} {
-		if err := w.sim.SetRegion("eu", simulator.Fault{Kind: kind, Match: newGraph}); err != nil {
+		if err := w.sim.SetRegion(inGraph, simulator.Fault{Kind: kind, Match: newGraph}); err != nil {
 			t.Fatal(err)
 		}
 		if code, _ := w.do(http.MethodPost, oldMDE, `{"Query":"DeviceInfo | take 1"}`).refused(); code != want {
@@ -350,8 +383,7 @@ func TestWhatTheBridgeNeedsIsToldBeforehand(t *testing.T) {
 	held := tenant.Apps[0].Permissions
 	held["graph"] = slices.DeleteFunc(slices.Clone(held["graph"]), func(p string) bool { return p == "ThreatHunting.Read.All" })
 	w := newWorld(t, setup{sim: simulator.Config{Tenants: []simulator.Tenant{tenant}}, config: func(c object) {
-		hunting(c, "auto")
-		inRegions(c, "eu")
+		hunting(c, "auto", "eu")
 		allow(c, "hunting.runMDE", "hunting.runXDR")
 	}})
 	check, err := command([]string{secretVariable + "=" + simulator.DefaultSecret}, "check", "--online", "--config", w.file).CombinedOutput()
@@ -373,7 +405,8 @@ func TestWhatTheBridgeNeedsIsToldBeforehand(t *testing.T) {
 	if code != "MissingPermission" || a.status != http.StatusForbidden || !strings.Contains(message, "answered 404 to POST "+oldMDE+": that API is gone.") || !strings.Contains(message, "needs ThreatHunting.Read.All") {
 		t.Errorf("after: %v", a)
 	}
-	late := command([]string{secretVariable + "=" + simulator.DefaultSecret}, "explain", "POST", oldMDE, "--config", w.file, "--at", "2027-02-01T00:00:00Z")
+	w.apart()
+	late := command([]string{secretVariable + "=" + simulator.DefaultSecret}, "explain", "POST", oldMDE, "--config", w.file, "--at", "2999-01-01T00:00:00Z")
 	if out, err := late.Output(); err != nil || !bytes.Contains(out, []byte("graph.hunting.run")) || !bytes.Contains(out, []byte("ThreatHunting.Read.All")) || !bytes.Contains(out, []byte(newGraph)) {
 		t.Errorf("explain of the day on which they end: %v\n%s", err, out)
 	}

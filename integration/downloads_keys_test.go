@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"strings"
@@ -103,5 +104,46 @@ func TestWhoOpensALink(t *testing.T) {
 	reload(object{"downloads": true})
 	if direct := w.export()[0]; !strings.HasPrefix(direct, w.sim.BlobURL()) {
 		t.Errorf("a host that is not named: %s", direct)
+	}
+}
+
+// The key is rotated in its file, and the configuration stays as it is: what is sealed
+// with the key before ends with the reload that says so, asked for or not, and what is
+// sealed from then on outlasts the process.
+func TestAKeyThatIsChangedInItsFileIsPutIntoForce(t *testing.T) {
+	t.Parallel()
+	const first, second, third = "first-key-first-key-first-key-first-key", "second-key-second-key-second-key-second", "third-key-third-key-third-key-third-key"
+	w := simulated(t, relaying(object{"keys": []object{{"file": "one.key"}}}, nil))
+	w.write("one.key", []byte(first+"\n"))
+	secret := secretVariable + "=" + simulator.DefaultSecret
+	w.process = start(t, "", w.file, secret)
+	w.ready()
+	path := func(url string) string { return url[strings.Index(url, "/blob/"):] }
+	ended := func(link string) error {
+		if a := w.get(link); a.status != http.StatusNotFound {
+			return fmt.Errorf("a link of the key that is gone: %v", a)
+		} else if code, _ := a.refused(); code != "InvalidLink" {
+			return fmt.Errorf("a link of the key that is gone: %v", a)
+		}
+		return nil
+	}
+	link := path(w.export()[0])
+	w.write("one.key", []byte(second+"\n"))
+	if a := w.do(http.MethodPost, w.admin+"/-/reload", ""); a.status != http.StatusOK {
+		t.Fatalf("the reload: %v", a)
+	}
+	if err := ended(link); err != nil {
+		t.Error(err)
+	}
+	link = path(w.export()[0])
+	w.write("one.key", []byte(third+"\n"))
+	w.eventually("the change of the file is seen", func() error { return ended(link) })
+	link = path(w.export()[0])
+	w.stop()
+	w.wait()
+	w.process = start(t, "", w.file, secret)
+	w.ready()
+	if a := w.get(link); a.status != http.StatusOK {
+		t.Errorf("a link of the last key, after a restart: %v", a)
 	}
 }

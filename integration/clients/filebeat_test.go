@@ -81,7 +81,26 @@ func TestFilebeatReadsTheAlertsOfDefenderForEndpoint(t *testing.T) {
 	if arrived = l.upstream(); len(arrived) != 2 || l.throttled() != 1 {
 		t.Errorf("%d requests arrived for what is new, want one that was throttled and one that was not", len(arrived))
 	}
+	l.unfelt(2)
 	l.shipped(2, "/"+simulator.DefaultTenantID+"/oauth2/token")
+}
+
+// unfelt expects that the proxy has waited out n throttles, one for each request:
+// Filebeat repeats what is throttled, so that it proves nothing by itself.
+func (l *lab) unfelt(n int) {
+	l.t.Helper()
+	waited := 0
+	for _, r := range l.records() {
+		if r.Status == http.StatusTooManyRequests {
+			l.t.Errorf("%s was answered with 429", r.Path)
+		}
+		if r.Attempts == 2 && r.Status == http.StatusOK {
+			waited++
+		}
+	}
+	if waited != n {
+		l.t.Errorf("%d throttles were waited out, want %d", waited, n)
+	}
 }
 
 // A login of the v2 kind, for a scope that is named after this proxy; alerts of
@@ -117,6 +136,7 @@ func TestFilebeatReadsTheAlertsOfGraph(t *testing.T) {
 	if ids := times(got, 1); !slices.Equal(ids, times(newer, 1)) {
 		t.Errorf("the second run read %v, want %v", ids, times(newer, 1))
 	}
+	l.unfelt(1)
 	l.shipped(2, "/"+simulator.DefaultTenantID+"/oauth2/v2.0/token")
 }
 

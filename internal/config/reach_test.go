@@ -76,3 +76,24 @@ func TestAChangedKeyOfTheRelayBringsAReload(t *testing.T) {
 		t.Errorf("watched files are %v, want the key's", got)
 	}
 }
+
+func TestNamesThatTheCertificateOfAListenerIsNotForAreWarnedOf(t *testing.T) {
+	path := exampleFiles(t) // server.pem is for localhost alone
+	text := minimal + `
+listeners:
+  - address: 127.0.0.1:8443
+    hosts: [localhost, "localhost:8443", api.security.microsoft.com, "[::1]:8443"]
+    tls: {cert_file: server.pem, key_file: server.key}
+`
+	c, err := Parse(path, []byte(text), contosoEnv.lookup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, w := range c.Warnings {
+		all = append(all, w.String())
+	}
+	if got := strings.Join(all, "\n"); !strings.Contains(got, `tls.cert_file: the certificate is not for "api.security.microsoft.com", "::1", among hosts`) {
+		t.Errorf("the warnings are %s", got)
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
+	"strings"
 )
 
 func (v *validator) egress() {
@@ -67,7 +69,8 @@ func (v *validator) called(key, path string) string {
 	return path
 }
 
-func (v *validator) keyPair(key string, t *TLS) {
+// keyPair checks the certificate of a listener that answers to the given hosts.
+func (v *validator) keyPair(key string, t *TLS, hosts []string) {
 	if t == nil || !v.certified || !v.clean(key) {
 		return
 	}
@@ -77,7 +80,22 @@ func (v *validator) keyPair(key string, t *TLS) {
 	if !haveCert || !haveKey {
 		return
 	}
-	if _, err := tls.X509KeyPair(cert, private); err != nil {
+	pair, err := tls.X509KeyPair(cert, private)
+	if err != nil {
 		v.fault(key, "%v", err)
+		return
+	}
+	var strangers []string
+	for i, host := range hosts {
+		name, ok := parseHost(host)
+		if bare, _, err := net.SplitHostPort(name); err == nil {
+			name = bare
+		}
+		if ok && pair.Leaf.VerifyHostname(strings.Trim(name, "[]")) != nil {
+			strangers = append(strangers, v.show(fmt.Sprintf("%s.hosts[%d]", strings.TrimSuffix(key, ".tls"), i), name))
+		}
+	}
+	if len(strangers) > 0 {
+		v.warn(key+".cert_file", "the certificate is not for %s, among hosts of the listener: callers that use such a name will not trust it", strings.Join(strangers, ", "))
 	}
 }

@@ -27,7 +27,7 @@ func (v *validator) listeners() {
 		for j, h := range l.Hosts {
 			l.Hosts[j] = v.host(fmt.Sprintf("%s.hosts[%d]", key, j), h)
 		}
-		v.keyPair(key+".tls", l.TLS)
+		v.keyPair(key+".tls", l.TLS, l.Hosts)
 	}
 	a := &v.c.Admin
 	v.listen("admin", &a.Address, a.Clients, taken)

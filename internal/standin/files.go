@@ -48,7 +48,8 @@ func In(dir string) Files {
 
 // Renew makes a certificate for names, which are those of hosts and at least one, in
 // a folder that it makes too if it is not there. The authority of the folder is kept
-// while it is valid for a month more, and made where there is none.
+// while it is valid for a month more, and made where there is none. The names that it
+// had before stay: a listener may serve them.
 //
 // Files that it did not make are never overwritten: they are an error, and so are an
 // authority that may not certify all names, or may certify others than these and
@@ -82,6 +83,9 @@ func Renew(dir string, names []string, now time.Time) (Made, error) {
 	case keep && !ca.permits(names):
 		return Made{}, fmt.Errorf("the authority %s may certify %s, and not all that is wanted now; take another folder, or remove the four files there to begin with a new one, which callers then have to trust anew",
 			files.CA, strings.Join(ca.cert.PermittedDNSDomains, ", "))
+	}
+	if ca != nil {
+		names = slices.Compact(slices.Sorted(slices.Values(slices.Concat(names, ca.cert.PermittedDNSDomains))))
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Made{}, err

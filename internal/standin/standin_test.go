@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -151,6 +152,28 @@ func TestTheAuthorityCanCertifyNothingElse(t *testing.T) {
 	}
 }
 
+// A listener may serve with the certificate for all of them.
+func TestRenewingForFewerNamesKeepsTheOthers(t *testing.T) {
+	dir, now := t.TempDir(), time.Now()
+	all := []string{"api.security.microsoft.com", "graph.microsoft.com", "login.microsoftonline.com"}
+	if _, err := Renew(dir, all, now); err != nil {
+		t.Fatal(err)
+	}
+	for _, later := range []time.Duration{time.Hour, caLife} {
+		made, err := Renew(dir, all[:1], now.Add(later))
+		if err != nil || made.NewCA != (later == caLife) {
+			t.Fatalf("%s later: %v, a new authority: %v", later, err, made.NewCA)
+		}
+		kept, err := read(made.Cert, made.Key, leafName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(kept.cert.DNSNames, all) {
+			t.Errorf("%s later the certificate is for %v, want %v", later, kept.cert.DNSNames, all)
+		}
+	}
+}
+
 func TestRenewingKeepsTheAuthorityWhileItHasAMonth(t *testing.T) {
 	dir := folder(t)
 	first := renewed(t, dir, names, now)
@@ -165,7 +188,7 @@ func TestRenewingKeepsTheAuthorityWhileItHasAMonth(t *testing.T) {
 	if second.NewCA || string(content(t, second.CA)) != string(ca) || string(content(t, second.CAKey)) != string(key) || string(content(t, second.Cert)) == string(leaf) {
 		t.Errorf("%+v; the authority is the same: %v", second, string(content(t, second.CA)) == string(ca))
 	}
-	if got := certificate(t, second.Cert); len(got.DNSNames) != 1 || !got.NotAfter.Equal(later.Add(leafLife)) {
+	if got := certificate(t, second.Cert); len(got.DNSNames) != len(names) || !got.NotAfter.Equal(later.Add(leafLife)) {
 		t.Errorf("%v until %v", got.DNSNames, got.NotAfter)
 	}
 	// Not longer than the authority.

@@ -171,10 +171,17 @@ func (p *Proxy) send(ctx context.Context, x *Exchange, pl *plan) (*http.Response
 		return p.forward(ctx, x, pl)
 	}
 	resp, err := p.forward(ctx, x, pl)
-	if err != nil || x.Tenant.Hunting != HuntingAuto || resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusGone {
+	if err != nil || resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusGone {
 		return resp, err
 	}
 	next := p.successor(x.Operation)
+	if x.Tenant.Hunting != HuntingAuto {
+		if next != nil && x.plain() && p.Bridges.gone(x.Tenant, x.Operation) == 0 { // once in a while
+			p.Bridges.put(x.Tenant, x.Operation, resp.StatusCode)
+			p.Log.Warn().Str("tenant", x.Tenant.Name).Str("operation", x.Operation.ID).Int("status", resp.StatusCode).Msg("Microsoft says that this hunting API is gone; hunting: auto or graph of the tenant lets Microsoft Graph answer")
+		}
+		return resp, nil
+	}
 	if next == nil || x.Method == http.MethodHead || !pl.safe() && !pl.body.again() {
 		return resp, nil // of a body that is too long to be kept nothing is left to send
 	}

@@ -254,7 +254,7 @@ func TestLoginsThatAreRefused(t *testing.T) {
 		{"at a path parameter", on, "POST", "/oauth2/token;x=1", nil, 400, "InvalidPath", ";"},
 		{"at an empty segment inside", on, "POST", "/oauth2//token", nil, 400, "InvalidPath", "empty"},
 		{"behind an encoded backslash", on, "GET", "/a%5Cb/.well-known/openid-configuration", nil, 400, "InvalidPath", "%5C"},
-		{"at an interactive login", on, "GET", "/common/oauth2/v2.0/authorize", nil, 404, "UnknownOperation", "no path of Microsoft's"},
+		{"at an interactive login", on, "GET", "/common/oauth2/v2.0/authorize", nil, 404, "UnknownOperation", "choose client credentials or a device code"},
 		{"switched off", off, "POST", "/oauth2/token", nil, 404, "UnknownOperation", "placeholder_token: true"},
 		{"switched off, with any method", off, "PUT", "/oauth2/token", nil, 404, "UnknownOperation", "No login is needed here"},
 		{"switched off, behind a tenant", off, "POST", "/t/contoso/oauth2/v2.0/token", nil, 404, "UnknownOperation", "switched off"},

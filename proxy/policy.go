@@ -46,6 +46,9 @@ func (p *Proxy) unknownPath(path canon.Path) string {
 	case p.isPlaceholder(path):
 		return shown + " is where a tool would log in, and the answer to that is switched off. No login is needed here: leave the token URL out, or give the tool any token; what it sends as Authorization is dropped. For tools that insist, an operator sets placeholder_token: true in the proxy's configuration."
 	}
+	if strings.HasSuffix(asciiLower(path.String()), "/authorize") {
+		return shown + " is where people log in with a browser, which the proxy does not answer: choose client credentials or a device code in the tool. A token comes from the token URL beside it, whatever is sent there."
+	}
 	return shown + " is no path of Microsoft's that the proxy knows. GET /-/operations lists those; an operator adds others under policy.operations in the proxy's configuration."
 }
 

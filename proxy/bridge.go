@@ -115,6 +115,9 @@ type bridge struct {
 	cloud     string
 	tenant    tenant.ID
 	operation string
+	// auto: what is said decides where queries go; else it was told in the log alone,
+	// and nobody knows whether Graph answers.
+	auto bool
 }
 
 // farewell is the status with which an older API said that it is gone, and until when
@@ -124,7 +127,9 @@ type farewell struct {
 	until  time.Time
 }
 
-func bridgeOf(t *Tenant, op *policy.Operation) bridge { return bridge{t.Cloud, t.ID, op.ID} }
+func bridgeOf(t *Tenant, op *policy.Operation) bridge {
+	return bridge{t.Cloud, t.ID, op.ID, t.Hunting == HuntingAuto}
+}
 
 // gone gives the status with which the operation said so within goneFor, 0 for none.
 func (b *Bridges) gone(t *Tenant, op *policy.Operation) int {

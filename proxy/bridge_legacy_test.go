@@ -21,3 +21,15 @@ func TestWhoHuntsTheOldWayIsToldOnceThatItIsGone(t *testing.T) {
 		t.Errorf("it is told %d times, want once:\n%s", n, w.log)
 	}
 }
+
+// What is told of one way decides nothing on the other: with auto the older API is
+// asked until Graph has answered.
+func TestWhatWasToldOfTheOldWayIsNotBelievedOnTheOther(t *testing.T) {
+	b := &Bridges{}
+	w := hunts(t, HuntingLegacy, gives(410, "{}"), nil, with(func(d *Deps) { d.Bridges = b }))
+	w.do("POST", runMDE, aQuery)
+	w = hunts(t, HuntingAuto, gives(200, mdeAnswer), gives(200, graphAnswer), with(func(d *Deps) { d.Bridges = b }))
+	if got := w.do("POST", runMDE, aQuery); got.body != mdeAnswer || strings.Join(w.paths(), " ") != runMDE {
+		t.Errorf("got %s of %v, want the older API's answer", got.body, w.paths())
+	}
+}

@@ -6,12 +6,16 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"defender-proxy/internal/config"
+	"defender-proxy/internal/simulator"
 )
 
 // patience bounds each wait of these tests. What to paste has to be there by then.
@@ -221,6 +225,28 @@ func TestADemoThatIsEndedAtOnceLeavesNothingBehind(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	c := begin(t, nil, "demo", "--address", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 	c.end(t, exitOK)
+	goleak.VerifyNone(t, before)
+}
+
+// The configuration that the simulator writes is whole, in whichever folder it is.
+func TestTheConfigurationThatTheSimulatorWritesIsValid(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	for name, args := range map[string][]string{
+		"the authority beside it":      nil,
+		"the authority in its own way": {"--ca-file", filepath.Join(t.TempDir(), "ca.pem")},
+	} {
+		file := filepath.Join(t.TempDir(), "sim.yaml")
+		c := begin(t, nil, append([]string{"simulate", "--config-file", file}, args...)...)
+		for deadline := time.Now().Add(patience); !strings.Contains(c.stdout.String(), "Now: "); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: it says nothing\n%s", name, c)
+			}
+		}
+		if _, err := config.Load(file, func(string) (string, bool) { return simulator.DefaultSecret, true }); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		c.end(t, exitOK)
+	}
 	goleak.VerifyNone(t, before)
 }
 

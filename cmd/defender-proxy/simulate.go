@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -38,13 +39,23 @@ sets faults and delays while it runs.`,
 			if err != nil {
 				return portHint(err, "--base-port")
 			}
+			named := orElse(ca, "simulator-ca.pem") // in a configuration, by whose folder a relative path goes
+			switch {
+			case file != "" && ca == "":
+				ca = filepath.Join(filepath.Dir(file), named)
+			case file != "":
+				if named, err = filepath.Abs(ca); err != nil {
+					_ = sim.Close()
+					return err
+				}
+			}
 			if ca != "" {
 				if err := os.WriteFile(ca, sim.CA(), 0o644); err != nil {
 					_ = sim.Close()
 					return fmt.Errorf("write the simulator's certificate authority: %w", err)
 				}
 			}
-			written := simulatorConfig(sim, "127.0.0.1:8080", "127.0.0.1:8081", orElse(ca, "simulator-ca.pem"), nil)
+			written := simulatorConfig(sim, "127.0.0.1:8080", "127.0.0.1:8081", named, nil)
 			if file != "" {
 				if err := os.WriteFile(file, []byte(written), 0o644); err != nil {
 					_ = sim.Close()
@@ -56,7 +67,7 @@ sets faults and delays while it runs.`,
 				fmt.Fprintf(c.stdout, "  %-4s %s\n", r, sim.Endpoint(r))
 			}
 			if file == "" {
-				fmt.Fprintf(c.stdout, "\nA configuration for it (%s=%s in the environment; --ca-file and --config-file write both files):\n\n%s",
+				fmt.Fprintf(c.stdout, "\nA configuration for it (%s=%s in the environment; --config-file writes it, and the certificate authority beside it):\n\n%s",
 					demoSecret, simulator.DefaultSecret, written)
 			} else {
 				fmt.Fprintf(c.stdout, "\nNow: %s=%s defender-proxy serve --config %s\n", demoSecret, simulator.DefaultSecret, file)
@@ -65,7 +76,7 @@ sets faults and delays while it runs.`,
 		},
 	}
 	cmd.Flags().IntVar(&s.BasePort, "base-port", 0, "the first of twelve ports; free ones when left out")
-	cmd.Flags().StringVar(&ca, "ca-file", "", "write the certificate authority to this `file`, for egress.ca_file")
+	cmd.Flags().StringVar(&ca, "ca-file", "", "write the certificate authority to this `file`, for egress.ca_file (beside --config-file when left out)")
 	cmd.Flags().StringVar(&file, "config-file", "", "write a configuration for it to this `file`")
 	simulatorFlags(cmd, &s)
 	return cmd
